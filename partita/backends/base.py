@@ -1,0 +1,93 @@
+"""What a backend is: the contract between the compiler and whoever can run a part of a model.
+
+A backend is one folder with one class. It says which nodes it takes, and why it refuses the others; it rewrites the
+regions it was given; and it turns each into C source (or into a graph that an engine interprets).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from partita.ir.dims import Dim
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.region import Region
+from partita.passes.plan_memory import MemoryPlan
+from partita.runtime import CSourceModule, InterpretedModule
+
+
+@dataclass(frozen=True, slots=True)
+class Accept:
+    """The backend runs this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """The backend does not run this node, and why: shown by `partita explain` and in errors."""
+
+    reason: str
+
+
+Claim = Accept | Reject
+
+
+@dataclass(frozen=True, slots=True)
+class Composite:
+    """A chain of operators that the backend runs as one, such as Conv -> Add -> Relu.
+
+    `chain` lists the operator types from the first node to the last; a step may name alternatives ("Relu|Clip") and,
+    with a final "?", be absent. Each step's result is used by the next step alone. `check` sees the matched nodes
+    (types included) and may refuse them with a reason.
+    """
+
+    name: str
+    chain: tuple[str, ...]
+    check: Callable[[Sequence[Node]], Claim] = field(default=lambda nodes: Accept())
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether this machine has what the backend needs, and what is missing or was found, in words."""
+
+    available: bool
+    detail: str
+
+
+class Backend(ABC):
+    """One accelerator, kernel library, engine, or the host."""
+
+    name: str
+    composites: tuple[Composite, ...] = ()
+
+    def probe(self) -> Availability:
+        """Looks for headers, libraries and instruction sets."""
+        return Availability(True, "needs nothing")
+
+    @abstractmethod
+    def claims(self, node: Node) -> Claim:
+        """Whether the backend runs `node`. Composites come as nodes of domain `partita`, type `Composite`, with
+        attributes `name` (the composite's) and `body`; they were checked when matched."""
+
+    def lower(self, body: Graph) -> None:
+        """Rewrites a region's graph in place: decomposition, fusion, layouts, packing of parameters as nodes."""
+        return
+
+    def views(self, node: Node) -> Mapping[int, int]:
+        """Outputs (by index) that are an input under another shape: they share its memory, and nothing runs."""
+        return {}
+
+    def in_place(self, node: Node) -> Mapping[int, int]:
+        """Outputs (by index) that may overwrite an input that dies here."""
+        return {}
+
+    def workspace(self, node: Node) -> Dim:
+        """Bytes of scratch memory that `node` needs while it runs."""
+        return 0
+
+    @abstractmethod
+    def emit(self, regions: Sequence[Region], plan: MemoryPlan) -> CSourceModule | InterpretedModule:
+        """The module of these regions: one function each, named by its symbol. An accelerator is given one region at
+        a time, the host all of its regions."""
+
+

@@ -1,0 +1,56 @@
+"""Writes nodes into a graph, typed as they are made: what rewrites and decompositions build with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from partita.ir.graph import Attribute, Graph, Value
+from partita.ir.types import DType, TensorType
+
+
+class Builder:
+    """Adds nodes to `graph`; names start with `prefix`, so that generated code tells where they come from."""
+
+    def __init__(self, graph: Graph, prefix: str) -> None:
+        self.graph = graph
+        self.prefix = prefix
+
+    def node(
+        self,
+        op_type: str,
+        *inputs: Value | None,
+        outputs: int = 1,
+        domain: str = "",
+        **attributes: Attribute,
+    ) -> tuple[Value, ...]:
+        """Adds a node and infers its types; absent attributes are given as None."""
+        from partita.ir.inference import infer_node
+
+        present = {key: value for key, value in attributes.items() if value is not None}
+        name = self.graph.unique_name(f"{self.prefix}.{op_type}")
+        names = [name] + [self.graph.unique_name(f"{name}.{n}") for n in range(1, outputs)]
+        node = self.graph.add_node(op_type, inputs, present, outputs=names, domain=domain, name=name)
+        infer_node(node)
+        return node.outputs
+
+    def __call__(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Attribute) -> Value:
+        """`node`, for the usual single output."""
+        return self.node(op_type, *inputs, domain=domain, **attributes)[0]
+
+    def constant(self, content: Any, dtype: DType) -> Value:
+        """A constant of the program's (not a weight)."""
+        array = np.asarray(content, dtype=dtype.numpy)
+        name = self.graph.unique_name(f"{self.prefix}.constant")
+        kind = TensorType(dtype, tuple(map(int, array.shape)))
+        return self.graph.add_parameter(name, kind, lambda: array, is_constant=True)
+
+    def ints(self, content: Sequence[int]) -> Value:
+        """A 1-D int64 constant, such as axes."""
+        return self.constant(list(content), DType.INT64)
+
+    def scalar(self, content: float, like: Value) -> Value:
+        """A rank-0 constant of the element type of `like`."""
+        return self.constant(content, like.tensor.dtype)

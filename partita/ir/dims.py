@@ -1,0 +1,150 @@
+"""Dimensions: plain integers where they are known, sympy expressions of non-negative integer symbols where not.
+
+A static model never imports sympy: every function here takes the integer road first.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+Dim = Any  # int | sympy.Expr; sympy has no types worth checking against
+
+
+@functools.cache
+def symbol(name: str) -> Dim:
+    """The symbolic dimension `name`: equal names are equal dimensions."""
+    import sympy
+
+    return sympy.Symbol(name, integer=True, nonnegative=True)
+
+
+def is_static(dim: Dim) -> bool:
+    return isinstance(dim, int)
+
+
+def all_static(shape: Iterable[Dim] | None) -> bool:
+    return shape is not None and all(isinstance(dim, int) for dim in shape)
+
+
+def simplified(dim: Dim) -> Dim:
+    """`dim` in a normal form, as an `int` where it is one."""
+    if isinstance(dim, int):
+        return int(dim)
+    if getattr(dim, "is_Integer", False):
+        return int(dim)
+    if not hasattr(dim, "free_symbols"):
+        return int(dim)
+    import sympy
+
+    expanded = sympy.expand(dim)
+    return int(expanded) if expanded.is_Integer else expanded
+
+
+def same(first: Dim, second: Dim) -> bool:
+    """Whether both are equal for every value of the symbols."""
+    if isinstance(first, int) and isinstance(second, int):
+        return first == second
+    return bool(simplified(first - second) == 0)
+
+
+def same_shape(first: Iterable[Dim], second: Iterable[Dim]) -> bool:
+    first, second = tuple(first), tuple(second)
+    return len(first) == len(second) and all(map(same, first, second))
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    dims = tuple(dims)
+    return math.prod(dims) if all_static(dims) else simplified(functools.reduce(lambda a, b: a * b, dims, 1))
+
+
+def floor_div(dividend: Dim, divisor: Dim) -> Dim:
+    if isinstance(dividend, int) and isinstance(divisor, int):
+        return dividend // divisor
+    import sympy
+
+    quotient = sympy.cancel(sympy.sympify(dividend) / divisor)
+    return simplified(quotient if quotient.is_integer else sympy.floor(quotient))
+
+
+def ceil_div(dividend: Dim, divisor: Dim) -> Dim:
+    return floor_div(dividend + divisor - 1, divisor)
+
+
+def maximum(first: Dim, second: Dim) -> Dim:
+    if isinstance(first, int) and isinstance(second, int):
+        return max(first, second)
+    import sympy
+
+    return simplified(sympy.Max(first, second))
+
+
+def minimum(first: Dim, second: Dim) -> Dim:
+    if isinstance(first, int) and isinstance(second, int):
+        return min(first, second)
+    import sympy
+
+    return simplified(sympy.Min(first, second))
+
+
+def symbols_of(dim: Dim) -> tuple[str, ...]:
+    """Names of the symbols in `dim`, sorted."""
+    return () if isinstance(dim, int) else tuple(sorted(str(free) for free in dim.free_symbols))
+
+
+def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
+    """The size of `dim` for these values of its symbols; `KeyError` names a symbol without one."""
+    if isinstance(dim, int):
+        return dim
+    return int(dim.subs({free: values[str(free)] for free in dim.free_symbols}))
+
+
+def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
+    """`dim` with some of its symbols replaced."""
+    if isinstance(dim, int):
+        return dim
+    return simplified(dim.subs({free: values[str(free)] for free in dim.free_symbols if str(free) in values}))
+
+
+def parse(text: str) -> Dim:
+    """The dimension that `str(dim)` printed."""
+    if text.lstrip("-").isdigit():
+        return int(text)
+    if text.isidentifier():
+        return symbol(text)
+    import sympy
+
+    names = {str(free): symbol(str(free)) for free in sympy.sympify(text).free_symbols}
+    return simplified(cast(Dim, sympy.sympify(text, locals=names)))
+
+
+def broadcast(first: Dim, second: Dim) -> Dim | None:
+    """The size of two dimensions broadcast together; None when they cannot be.
+
+    A symbol against a known size greater than one takes the known size: at run time it must be equal to it
+    (Partita does not broadcast along a dimension whose size it does not know to be 1).
+    """
+    if isinstance(first, int) and first == 1:
+        return second
+    if isinstance(second, int) and second == 1:
+        return first
+    if same(first, second):
+        return first
+    if isinstance(first, int) and isinstance(second, int):
+        return None
+    return first if isinstance(first, int) else second
+
+
+def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
+    """NumPy's broadcasting over symbolic shapes; `ValueError` when they do not fit."""
+    rank = max(map(len, shapes), default=0)
+    result: list[Dim] = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, start=rank - len(shape)):
+            joined = broadcast(result[axis], dim)
+            if joined is None:
+                raise ValueError(f"shapes {' and '.join(map(str, shapes))} do not broadcast at axis {axis}")
+            result[axis] = joined
+    return tuple(result)

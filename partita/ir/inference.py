@@ -1,0 +1,147 @@
+"""Types, shapes and known contents of every value, in one walk over the graph.
+
+An operator's own definition speaks first; ONNX's shape inference answers for the others. Dimensions that neither can
+tell become fresh symbols, named after the value and axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, shape_inference
+
+from partita.errors import ModelError, PartitaError, ShapeError
+from partita.ir import dims
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.registry import Operator, definition, known
+from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
+from partita.ir.types import DType, TensorType, Type, UnknownType
+
+LARGEST_KNOWN = 64  # elements: shapes, axes and pads are small; larger contents are data
+
+
+def infer(graph: Graph) -> None:
+    """Types every value; `ShapeError` lists all nodes whose operands do not fit."""
+    problems: list[str] = []
+    for node in graph.nodes:
+        try:
+            infer_node(node)
+        except PartitaError as error:
+            problems.append(str(error))
+            if any(isinstance(output.type, UnknownType) for output in node.outputs):
+                break  # what follows would only repeat this
+    if problems:
+        raise ShapeError("\n".join(problems))
+
+
+def infer_node(node: Node) -> None:
+    """Types the outputs of one node, and their contents where they are shape arithmetic."""
+    operator = definition(node)
+    try:
+        types = _types(node, operator)
+    except PartitaError:
+        raise
+    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
+        raise ShapeError(f"{node.describe()}: {error}") from error
+    for output, inferred in zip(node.outputs, types, strict=False):
+        output.type = _merged(node, output, inferred)
+    if operator is not None and operator.propagate is not None:
+        node.output.known = _content(node, operator)
+
+
+def _types(node: Node, operator: Operator | None) -> Sequence[Type]:
+    if operator is not None and operator.infer is not None:
+        types = operator.infer(node)
+        return types if isinstance(types, Sequence) else (types,)
+    if operator is not None and operator.compute is not None:
+        return [TensorType(c.dtype, c.shape) for c in operator.computations(node)]
+    return _onnx_types(node)
+
+
+def _merged(node: Node, output: Value, inferred: Type) -> Type:
+    """The inferred type against the declared one: what is known wins, a contradiction is an error."""
+    declared = output.type
+    if isinstance(declared, UnknownType) or not isinstance(declared, TensorType):
+        return _named(output, inferred)
+    if not isinstance(inferred, TensorType):
+        return declared if isinstance(inferred, UnknownType) else inferred
+    if inferred.shape is None:
+        return TensorType(inferred.dtype, declared.shape)
+    if declared.shape is not None and (
+        len(declared.shape) != len(inferred.shape)
+        or any(
+            dims.is_static(a) and dims.is_static(b) and a != b
+            for a, b in zip(declared.shape, inferred.shape, strict=True)
+        )
+    ):
+        raise ShapeError(
+            f"{node.describe()}: output {output.name!r} is declared as {declared}, but computes as {inferred}"
+        )
+    return _named(output, inferred)
+
+
+def _named(output: Value, inferred: Type) -> Type:
+    """`inferred` with its anonymous dimensions (None) named after the value."""
+    if not isinstance(inferred, TensorType) or inferred.shape is None or None not in inferred.shape:
+        return inferred
+    shape = tuple(
+        dims.symbol(f"{output.name}.{axis}") if dim is None else dim for axis, dim in enumerate(inferred.shape)
+    )
+    return TensorType(inferred.dtype, shape)
+
+
+def _content(node: Node, operator: Operator) -> Any:
+    tensor = node.output.type
+    if not isinstance(tensor, TensorType) or not dims.all_static(tensor.shape):
+        return None
+    if tensor.dtype not in (DType.INT64, DType.INT32, DType.BOOL) or dims.product(tensor.dims) > LARGEST_KNOWN:
+        return None
+    assert operator.propagate is not None
+    content = operator.propagate(node)
+    if content is None:
+        return None
+    normal = np.empty(content.shape, dtype=object)
+    for position in np.ndindex(content.shape):
+        normal[position] = dims.simplified(content[position])
+    return normal
+
+
+# ---------------------------------------------------------------------- ONNX's own inference, node by node
+
+
+def _onnx_types(node: Node) -> list[Type]:
+    names: dict[str, dims.Dim] = {}
+    inputs = [
+        helper.make_value_info(value.name, type_to_proto(value.type, names)) for value in dict.fromkeys(node.operands)
+    ]
+    initializers = [_small_tensor(value) for value in dict.fromkeys(node.operands)]
+    graph = helper.make_graph(
+        [node_to_proto(node)],
+        "node",
+        inputs,
+        [onnx.ValueInfoProto(name=output.name) for output in node.outputs],
+        initializer=[tensor for tensor in initializers if tensor is not None],
+    )
+    opsets = [helper.make_opsetid(node.domain, max(node.version, 1))]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=onnx.IR_VERSION)
+    try:
+        inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{node.describe()}: {error}") from error
+    found = {info.name: type_from_proto(info.type, names) for info in inferred.graph.output}
+    return [found.get(output.name, UnknownType()) for output in node.outputs]
+
+
+def _small_tensor(value: Value) -> onnx.TensorProto | None:
+    """The content of an operand that ONNX's inference may want to see, when it is small and known."""
+    if not isinstance(value.type, TensorType) or not dims.all_static(value.type.shape):
+        return None
+    if value.type.dtype is not DType.INT64 or dims.product(value.type.dims) > LARGEST_KNOWN:
+        return None
+    content = known(value)
+    if content is None or not all(isinstance(dim, int) for dim in content.reshape(-1)):
+        return None
+    return onnx.numpy_helper.from_array(content.astype(np.int64), value.name)

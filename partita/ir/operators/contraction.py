@@ -1,0 +1,187 @@
+"""Sums of products: MatMul, Gemm and convolutions. The expressions say what is computed; kernels say how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from partita.errors import ModelError, ShapeError
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import (
+    Axis,
+    Computation,
+    Expr,
+    Index,
+    compute,
+    load,
+    reduce,
+    reduction,
+    select,
+    size,
+)
+from partita.ir.graph import Node
+from partita.ir.operators.elementwise import element
+from partita.ir.operators.registry import computes
+
+
+@computes("MatMul")
+def matmul(node: Node) -> Computation:
+    """`[..., M, K] @ [..., K, N]` with NumPy's rules for rank 1 and for the leading dimensions."""
+    a, b = node.operand(0), node.operand(1)
+    rows, columns = len(a.shape) > 1, len(b.shape) > 1
+    depth, other = a.shape[-1], b.shape[-2] if columns else b.shape[-1]
+    if dims.all_static([depth, other]) and depth != other:
+        raise ShapeError(f"{node.describe()}: {depth} columns on the left meet {other} rows on the right")
+    batch_a, batch_b = a.shape[:-2], b.shape[:-2]
+    batch = dims.broadcast_shapes(batch_a, batch_b)
+    shape = (*batch, *([a.shape[-2]] if rows else []), *([b.shape[-1]] if columns else []))
+
+    def body(*i: Expr) -> Expr:
+        lead = i[: len(batch)]
+        row = i[len(batch)] if rows else None
+        column = i[-1] if columns else None
+
+        def term(k: Expr) -> Expr:
+            left = [*_aligned(lead, batch_a), *([row] if row is not None else []), k]
+            right = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
+            return load(a, *left) * load(b, *right)
+
+        return reduction("sum", [depth], term, 0)
+
+    return compute(shape, body)
+
+
+def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
+    """Broadcast indices of an operand with fewer or unit leading dimensions."""
+    tail = indices[len(indices) - len(shape) :]
+    return [0 if dims.is_static(dim) and dim == 1 else index for index, dim in zip(tail, shape, strict=True)]
+
+
+@computes("Gemm")
+def gemm(node: Node) -> Computation:
+    """`alpha * A' @ B' + beta * C` on matrices `[M, K]`, `[K, N]`; C broadcasts to `[M, N]`."""
+    a, b, c = node.operand(0), node.operand(1), node.input(2)
+    flip_a, flip_b = node.attributes.get("transA", 0), node.attributes.get("transB", 0)
+    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
+    if len(a.shape) != 2 or len(b.shape) != 2:
+        raise ShapeError(f"{node.describe()}: Gemm takes matrices")
+    rows, depth = reversed(a.shape) if flip_a else a.shape
+    other, columns = reversed(b.shape) if flip_b else b.shape
+    if dims.all_static([depth, other]) and depth != other:
+        raise ShapeError(f"{node.describe()}: {depth} columns of A meet {other} rows of B")
+    m, n = Axis("m", rows), Axis("n", columns)
+    k = Axis("k", depth)
+    i, j, l = Index(m), Index(n), Index(k)
+    product = load(a, *((l, i) if flip_a else (i, l))) * load(b, *((j, l) if flip_b else (l, j)))
+    total = reduce("sum", [k], product, 0)
+    if alpha != 1.0:
+        total = total * alpha
+    if c is not None:
+        addend = element(c, (m, n))
+        total = total + (addend * beta if beta != 1.0 else addend)
+    return Computation((m, n), total)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The sliding window of a convolution or pooling, per spatial axis (elements)."""
+
+    kernel: tuple[Dim, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    begin: tuple[Dim, ...]  # padding before
+    end: tuple[Dim, ...]  # padding after
+    output: tuple[Dim, ...]
+
+    @property
+    def is_padded(self) -> bool:
+        return any(not dims.is_static(pad) or pad != 0 for pad in (*self.begin, *self.end))
+
+
+def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: bool = False) -> Window:
+    """Reads the attributes shared by Conv and the pools; `ModelError` where they cannot be."""
+    rank = len(spatial)
+    strides = tuple(node.attributes.get("strides", (1,) * rank))
+    dilations = tuple(node.attributes.get("dilations", (1,) * rank))
+    pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
+    if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or len(kernel) != rank:
+        raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
+    if any(value < 1 for value in (*strides, *dilations)):
+        raise ModelError(f"{node.describe()}: strides {strides} and dilations {dilations} must be positive")
+    automatic = node.attributes.get("auto_pad", "NOTSET")
+    begin, end, output = [], [], []
+    for n, dim in enumerate(spatial):
+        reach = dilations[n] * (kernel[n] - 1) + 1
+        if automatic in ("SAME_UPPER", "SAME_LOWER"):
+            size_out = dims.ceil_div(dim, strides[n])
+            total = dims.maximum((size_out - 1) * strides[n] + reach - dim, 0)
+            small = dims.floor_div(total, 2)
+            first = small if automatic == "SAME_UPPER" else dims.simplified(total - small)
+            last = dims.simplified(total - first)
+        else:
+            first, last = (0, 0) if automatic == "VALID" else (pads[n], pads[n + rank])
+            span = dim + first + last - reach
+            if dims.is_static(span) and span < 0:
+                raise ShapeError(
+                    f"{node.describe()}: the window of {reach} is larger than axis {n + 2} with its padding"
+                )
+            size_out = (dims.ceil_div if ceil else dims.floor_div)(span, strides[n]) + 1
+            if ceil and dims.all_static([size_out, dim]) and (size_out - 1) * strides[n] >= dim + first:
+                size_out -= 1  # a window may not start in the padding after the end
+        begin.append(first)
+        end.append(last)
+        output.append(dims.simplified(size_out))
+    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(output))
+
+
+def sources(view: Window, out: Sequence[Expr], inner: Sequence[Expr]) -> list[Expr]:
+    """Input positions for output positions and positions in the window."""
+    return [
+        o * view.strides[n] + k * view.dilations[n] - size(view.begin[n])
+        for n, (o, k) in enumerate(zip(out, inner, strict=True))
+    ]
+
+
+def inside(view: Window, places: Sequence[Expr], spatial: Sequence[Dim]) -> Expr | None:
+    """Whether input positions lie in the input; None where all do."""
+    condition: Expr | None = None
+    for n, place in enumerate(places):
+        if dims.all_static([view.begin[n], view.end[n]]) and view.begin[n] == view.end[n] == 0:
+            overhang = (view.output[n] - 1) * view.strides[n] + view.dilations[n] * (view.kernel[n] - 1) - spatial[n]
+            if not dims.is_static(overhang) or overhang < 0:
+                continue
+        within = (place >= 0) & (place < size(spatial[n]))
+        condition = within if condition is None else condition & within
+    return condition
+
+
+@computes("Conv")
+def convolution(node: Node) -> Computation:
+    """`[N, C, *spatial]` with weights `[O, C / group, *kernel]` and an optional bias `[O]`."""
+    x, w, bias = node.operand(0), node.operand(1), node.input(2)
+    group = node.attributes.get("group", 1)
+    channels, per_group, outputs = x.shape[1], w.shape[1], w.shape[0]
+    if len(x.shape) != len(w.shape) or len(x.shape) < 3:
+        raise ShapeError(f"{node.describe()}: input and weights must have one rank, 3 or more")
+    if group < 1 or (dims.is_static(channels) and channels != per_group * group) or outputs % group:
+        raise ShapeError(
+            f"{node.describe()}: {channels} input and {outputs} output channels in {group} groups of {per_group}"
+        )
+    spatial = x.shape[2:]
+    view = window(node, spatial, node.attributes.get("kernel_shape", w.shape[2:]))
+    if tuple(view.kernel) != tuple(w.shape[2:]):
+        raise ShapeError(f"{node.describe()}: kernel_shape {view.kernel} differs from the weights'")
+
+    def body(n: Expr, o: Expr, *out: Expr) -> Expr:
+        def term(c: Expr, *inner: Expr) -> Expr:
+            places = sources(view, out, inner)
+            channel = c if group == 1 else (o // (outputs // group)) * per_group + c
+            value = load(x, n, channel, *places)
+            condition = inside(view, places, spatial)
+            return (value if condition is None else select(condition, value, 0)) * load(w, o, c, *inner)
+
+        total = reduction("sum", [per_group, *view.kernel], term, 0)
+        return total if bias is None else total + load(bias, o)
+
+    return compute((x.shape[0], outputs, *view.output), body)

@@ -1,0 +1,244 @@
+"""Elementwise operators: a scalar expression each, broadcast over the operands' shapes (NumPy's rules)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from partita.ir.dims import broadcast_shapes, is_static
+from partita.ir.expression import Axis, Computation, Expr, Index, Operand, call, cast, load, select
+from partita.ir.graph import Node, Value
+from partita.ir.operators.registry import computes, operator
+from partita.ir.types import DType
+
+Scalar = Callable[..., Expr]
+
+
+def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
+    """The element of `value` that broadcasts to `axes`: axes of size 1 are read at 0."""
+    aligned = axes[len(axes) - len(value.shape) :]
+    return load(
+        value,
+        *(0 if is_static(dim) and dim == 1 else Index(a) for dim, a in zip(value.shape, aligned, strict=True)),
+    )
+
+
+def broadcast(node: Node, scalar: Callable[..., Expr], operands: tuple[Value, ...] | None = None) -> Computation:
+    """`scalar` over the elements of all operands, broadcast together."""
+    operands = operands if operands is not None else node.operands
+    shape = broadcast_shapes(*(value.shape for value in operands))
+    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
+    return Computation(axes, scalar(*(element(value, axes) for value in operands)))
+
+
+def unary(name: str, scalar: Callable[[Expr], Expr]) -> None:
+    operator(name).compute = lambda node: broadcast(node, scalar)
+
+
+def binary(name: str, scalar: Callable[[Expr, Expr], Expr]) -> None:
+    operator(name).compute = lambda node: broadcast(node, scalar)
+
+
+def with_attributes(name: str, scalar: Callable[..., Expr], **defaults: float) -> None:
+    """A unary operator with numeric attributes, given to `scalar` after the element."""
+
+    def compute(node: Node) -> Computation:
+        values = [node.attributes.get(key, default) for key, default in defaults.items()]
+        return broadcast(node, lambda x: scalar(x, *values))
+
+    operator(name).compute = compute
+
+
+def _function(name: str) -> Callable[..., Expr]:
+    return lambda *arguments: call(name, *arguments)
+
+
+# ---------------------------------------------------------------------- one operand
+
+for _name, _function_name in {
+    "Abs": "abs", "Neg": "neg", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Erf": "erf",
+    "Floor": "floor", "Ceil": "ceil", "Round": "rint", "Sign": "sign",
+    "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan",
+    "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
+    "Not": "logical_not", "BitwiseNot": "bit_not", "IsNaN": "isnan",
+}.items():  # fmt: skip
+    unary(_name, _function(_function_name))
+
+unary("Identity", lambda x: x)
+unary("Reciprocal", lambda x: 1 / x)
+
+
+def relu(x: Expr) -> Expr:
+    """max(x, 0); NaN stays NaN."""
+    return select(x < 0, 0, x)
+
+
+def sigmoid(x: Expr) -> Expr:
+    return 1 / (1 + call("exp", -x))
+
+
+def softplus(x: Expr) -> Expr:
+    """log(1 + exp(x)), without overflow for large x."""
+    return select(x > 0, x, 0) + call("log1p", call("exp", -call("abs", x)))
+
+
+unary("Relu", relu)
+unary("Sigmoid", sigmoid)
+unary("Softplus", softplus)
+unary("Softsign", lambda x: x / (1 + call("abs", x)))
+unary("HardSwish", lambda x: x * clip(x * (1 / 6) + 0.5, 0, 1))
+unary("Mish", lambda x: x * call("tanh", softplus(x)))
+
+
+def clip(x: Expr, low: Operand, high: Operand) -> Expr:
+    """x held in [low, high]; NaN stays NaN."""
+    bounded = select(x < low, low, x)
+    return select(bounded > high, high, bounded)
+
+
+with_attributes("LeakyRelu", lambda x, alpha: select(x < 0, x * alpha, x), alpha=0.01)
+with_attributes("ThresholdedRelu", lambda x, alpha: select(x > alpha, x, 0), alpha=1.0)
+with_attributes("HardSigmoid", lambda x, alpha, beta: clip(x * alpha + beta, 0, 1), alpha=0.2, beta=0.5)
+with_attributes("Elu", lambda x, alpha: select(x < 0, call("expm1", x) * alpha, x), alpha=1.0)
+with_attributes("Celu", lambda x, alpha: select(x < 0, call("expm1", x / alpha) * alpha, x), alpha=1.0)
+with_attributes(
+    "Selu",
+    lambda x, alpha, gamma: select(x > 0, x, call("expm1", x) * alpha) * gamma,
+    alpha=1.67326319217681884765625,
+    gamma=1.05070102214813232421875,
+)
+with_attributes(
+    "Shrink",
+    lambda x, bias, lambd: select(x < -lambd, x + bias, select(x > lambd, x - bias, 0)),
+    bias=0.0,
+    lambd=0.5,
+)
+with_attributes("Swish", lambda x, alpha: x * sigmoid(x * alpha), alpha=1.0)
+
+
+@computes("Gelu")
+def gelu(node: Node) -> Computation:
+    if node.attributes.get("approximate", "none") == "tanh":
+        scale = math.sqrt(2 / math.pi)
+        return broadcast(node, lambda x: 0.5 * x * (1 + call("tanh", scale * (x + 0.044715 * x * x * x))))
+    return broadcast(node, lambda x: 0.5 * x * (1 + call("erf", x * math.sqrt(0.5))))
+
+
+@computes("IsInf")
+def is_inf(node: Node) -> Computation:
+    positive, negative = (node.attributes.get(f"detect_{sign}", 1) for sign in ("positive", "negative"))
+
+    def scalar(x: Expr) -> Expr:
+        if positive and negative:
+            return call("isinf", x)
+        if positive or negative:
+            return call("eq", x, math.inf if positive else -math.inf)
+        return call("ne", x, x) & call("eq", x, x)
+
+    return broadcast(node, scalar)
+
+
+@computes("Cast")
+def cast_operator(node: Node) -> Computation:
+    target = DType.from_onnx(node.attributes["to"])
+    return broadcast(node, lambda x: cast(x, target))
+
+
+@computes("CastLike")
+def cast_like(node: Node) -> Computation:
+    target = node.operand(1).tensor.dtype
+    return broadcast(node, lambda x: cast(x, target), (node.operand(0),))
+
+
+@computes("Clip")
+def clip_operator(node: Node) -> Computation:
+    x, low, high = node.operand(0), node.input(1), node.input(2)
+    shape = x.shape
+    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
+    result = element(x, axes)
+    if low is not None:
+        bound = load(low, *([0] * len(low.shape)))
+        result = select(result < bound, bound, result)
+    if high is not None:
+        bound = load(high, *([0] * len(high.shape)))
+        result = select(result > bound, bound, result)
+    return Computation(axes, result)
+
+
+# ---------------------------------------------------------------------- two operands and more
+
+for _name, _function_name in {
+    "Add": "add", "Sub": "sub", "Mul": "mul",
+    "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
+    "BitwiseAnd": "bit_and", "BitwiseOr": "bit_or", "BitwiseXor": "bit_xor",
+    "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
+}.items():  # fmt: skip
+    binary(_name, _function(_function_name))
+
+
+def divide(a: Expr, b: Expr) -> Expr:
+    """a / b; integers round toward zero, and x / 0 is 0."""
+    return call("div", a, b)
+
+
+binary("Div", divide)
+binary("PRelu", lambda x, slope: select(x < 0, x * slope, x))
+
+
+@computes("Equal")
+def equal(node: Node) -> Computation:
+    return broadcast(node, lambda a, b: call("eq", a, b, dtype=DType.BOOL))
+
+
+@computes("Pow")
+def power(node: Node) -> Computation:
+    def scalar(x: Expr, y: Expr) -> Expr:
+        if x.dtype.is_integer and y.dtype.is_integer:
+            return call("ipow", x, cast(y, x.dtype))
+        if x.dtype.is_integer:
+            return cast(call("pow", cast(x, DType.FLOAT64), cast(y, DType.FLOAT64)), x.dtype)
+        return call("pow", x, cast(y, x.dtype))
+
+    return broadcast(node, scalar)
+
+
+@computes("Mod")
+def modulo(node: Node) -> Computation:
+    name = "fmod" if node.attributes.get("fmod", 0) else "mod"
+    return broadcast(node, lambda a, b: call(name, a, b))
+
+
+@computes("BitShift")
+def bit_shift(node: Node) -> Computation:
+    name = "shift_left" if node.attributes["direction"] == "LEFT" else "shift_right"
+    return broadcast(node, lambda a, b: call(name, a, b))
+
+
+def _folded(combine: Callable[[Expr, Expr], Expr]) -> Callable[[Node], Computation]:
+    def compute(node: Node) -> Computation:
+        def scalar(*elements: Expr) -> Expr:
+            result = elements[0]
+            for other in elements[1:]:
+                result = combine(result, other)
+            return result
+
+        return broadcast(node, scalar)
+
+    return compute
+
+
+operator("Sum").compute = _folded(lambda a, b: a + b)
+operator("Max").compute = _folded(lambda a, b: call("max", a, b))
+operator("Min").compute = _folded(lambda a, b: call("min", a, b))
+
+
+@computes("Mean")
+def mean(node: Node) -> Computation:
+    count = len(node.operands)
+    total = _folded(lambda a, b: a + b)(node)
+    return Computation(total.axes, total.body / count)
+
+
+@computes("Where")
+def where(node: Node) -> Computation:
+    return broadcast(node, lambda condition, a, b: select(condition, a, b))

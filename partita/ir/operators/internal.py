@@ -1,0 +1,53 @@
+"""Operators of Partita's own, in the domain `partita`."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import Computation, compute, literal, select, size
+from partita.ir.graph import Graph, Node
+from partita.ir.operators.registry import Known, computes, infers, operator, propagates
+from partita.ir.types import DType, Type
+
+DOMAIN = "partita"
+
+
+def content(node: Node) -> list[Dim]:
+    """What a Dims node holds, in row-major order."""
+    return [dims.parse(str(dim)) for dim in node.attributes["dims"]]
+
+
+@computes("Dims", domain=DOMAIN)
+def dims_operator(node: Node) -> Computation:
+    """A 0-D or 1-D int64 tensor of symbolic dimensions: attributes `dims` (texts) and `rank`."""
+    elements = content(node)
+    if node.attributes["rank"] == 0:
+        return compute([], lambda: size(elements[0]))
+
+    def body(*i: object) -> object:
+        result = literal(0, DType.INT64) if not elements else size(elements[-1])
+        for place in reversed(range(len(elements) - 1)):
+            result = select(i[0] < place + 1, size(elements[place]), result)  # type: ignore[operator]
+        return result
+
+    return compute([len(elements)], body)  # type: ignore[arg-type]
+
+
+@propagates("Dims", domain=DOMAIN)
+def known_dims(node: Node) -> Known:
+    elements = content(node)
+    result = np.empty(len(elements), dtype=object)
+    result[:] = elements
+    return result.reshape(node.output.shape)
+
+
+@infers("Region", "Fused", domain=DOMAIN)
+def body_types(node: Node) -> list[Type]:
+    """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""
+    body: Graph = node.attributes["body"]
+    return [output.type for output in body.outputs]
+
+
+_ = operator

@@ -1,0 +1,392 @@
+"""Operators that move elements without computing on them: each is a map from output to input indices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from partita.errors import ModelError, ShapeError
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import Computation, Expr, call, compute, literal, load, select, size
+from partita.ir.graph import Node, Value
+from partita.ir.operators.registry import (
+    Known,
+    computes,
+    ints,
+    known,
+    normalized_axes,
+    normalized_axis,
+    operator,
+    propagates,
+    required,
+)
+from partita.ir.types import DType
+
+# ---------------------------------------------------------------------- views: the same elements in the same order
+
+
+def linear_index(indices: Sequence[Expr], shape: Sequence[Dim]) -> Expr:
+    """Position in row-major order."""
+    position: Expr = literal(0, DType.INT64)
+    for index, dim in zip(indices, shape, strict=True):
+        position = position * size(dim) + index
+    return position
+
+
+def indices_at(position: Expr, shape: Sequence[Dim]) -> list[Expr]:
+    """The indices of an element from its position in row-major order."""
+    result: list[Expr] = []
+    for axis, dim in enumerate(shape):
+        inner = dims.product(shape[axis + 1 :])
+        index = position // size(inner)
+        result.append(index % size(dim) if axis else index)
+    return result
+
+
+def reshaped(value: Value, shape: Sequence[Dim]) -> Computation:
+    return compute(shape, lambda *i: load(value, *indices_at(linear_index(i, shape), value.shape)))
+
+
+def reshaped_shape(node: Node) -> tuple[Dim, ...]:
+    """The output shape of Reshape: 0 keeps a dimension (without `allowzero`), one -1 takes what is left."""
+    source = node.operand(0).shape
+    target = list(ints(required(node, 1)))
+    if not node.attributes.get("allowzero", 0):
+        for axis, dim in enumerate(target):
+            if dims.is_static(dim) and dim == 0:
+                if axis >= len(source):
+                    raise ShapeError(f"{node.describe()}: the shape {target} copies axis {axis}, which the input lacks")
+                target[axis] = source[axis]
+    wild = [axis for axis, dim in enumerate(target) if dims.is_static(dim) and dim == -1]
+    if len(wild) > 1 or any(dims.is_static(dim) and dim < -1 for dim in target):
+        raise ShapeError(f"{node.describe()}: the shape {target} may hold one -1 and no other negative size")
+    total = dims.product(source)
+    if wild:
+        rest = dims.product(dim for axis, dim in enumerate(target) if axis != wild[0])
+        if dims.is_static(rest) and rest == 0:
+            raise ShapeError(f"{node.describe()}: the -1 in shape {target} is not determined, as another size is 0")
+        target[wild[0]] = dims.floor_div(total, rest)
+    if dims.all_static([total, *target]) and dims.product(target) != total:
+        raise ShapeError(f"{node.describe()}: shape {tuple(target)} does not hold {total} elements")
+    return tuple(target)
+
+
+@computes("Reshape")
+def reshape(node: Node) -> Computation:
+    return reshaped(node.operand(0), reshaped_shape(node))
+
+
+@computes("Flatten")
+def flatten(node: Node) -> Computation:
+    shape = node.operand(0).shape
+    axis = node.attributes.get("axis", 1)
+    axis = axis if axis == len(shape) else normalized_axis(node, axis, len(shape))
+    return reshaped(node.operand(0), (dims.product(shape[:axis]), dims.product(shape[axis:])))
+
+
+@computes("Squeeze")
+def squeeze(node: Node) -> Computation:
+    shape = node.operand(0).shape
+    if node.input(1) is None:
+        axes = tuple(axis for axis, dim in enumerate(shape) if dims.is_static(dim) and dim == 1)
+    else:
+        axes = normalized_axes(node, ints(required(node, 1)), len(shape))
+    wrong = [axis for axis in axes if dims.is_static(shape[axis]) and shape[axis] != 1]
+    if wrong:
+        raise ShapeError(f"{node.describe()}: axes {wrong} cannot be squeezed, as their size is not 1")
+    return reshaped(node.operand(0), [dim for axis, dim in enumerate(shape) if axis not in axes])
+
+
+@computes("Unsqueeze")
+def unsqueeze(node: Node) -> Computation:
+    shape = node.operand(0).shape
+    given = ints(required(node, 1))
+    axes = normalized_axes(node, given, len(shape) + len(given))
+    rest = iter(shape)
+    return reshaped(node.operand(0), [1 if n in axes else next(rest) for n in range(len(shape) + len(axes))])
+
+
+for _name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
+    operator(_name).is_view = True
+
+
+@propagates("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
+def known_view(node: Node) -> Known | None:
+    content = known(node.operand(0))
+    return None if content is None else content.reshape(node.output.shape)
+
+
+# ---------------------------------------------------------------------- index maps
+
+
+@computes("Transpose")
+def transpose(node: Node) -> Computation:
+    x = node.operand(0)
+    permutation = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
+    permutation = normalized_axes(node, permutation, len(x.shape))
+    if len(permutation) != len(x.shape):
+        raise ModelError(f"{node.describe()}: perm {permutation} must name every axis of {x.type} once")
+
+    def body(*i: Expr) -> Expr:
+        source = dict(zip(permutation, i, strict=True))
+        return load(x, *(source[axis] for axis in range(len(i))))
+
+    return compute([x.shape[axis] for axis in permutation], body)
+
+
+@propagates("Transpose")
+def known_transpose(node: Node) -> Known | None:
+    content = known(node.operand(0))
+    return None if content is None else np.transpose(content, node.attributes.get("perm"))
+
+
+@computes("Expand")
+def expand(node: Node) -> Computation:
+    x = node.operand(0)
+    try:
+        shape = dims.broadcast_shapes(x.shape, ints(required(node, 1)))
+    except ValueError as error:
+        raise ShapeError(f"{node.describe()}: {error}") from error
+    skipped = len(shape) - len(x.shape)
+    keep = [dims.same(dim, shape[axis + skipped]) for axis, dim in enumerate(x.shape)]
+    return compute(shape, lambda *i: load(x, *(i[axis + skipped] if k else 0 for axis, k in enumerate(keep))))
+
+
+@propagates("Expand")
+def known_expand(node: Node) -> Known | None:
+    content = known(node.operand(0))
+    return None if content is None else np.broadcast_to(content, node.output.shape)
+
+
+@computes("Tile")
+def tile(node: Node) -> Computation:
+    x = node.operand(0)
+    repeats = ints(required(node, 1))
+    if len(repeats) != len(x.shape):
+        raise ShapeError(f"{node.describe()}: {len(repeats)} repeats for rank {len(x.shape)}")
+    shape = [dim * count for dim, count in zip(x.shape, repeats, strict=True)]
+    return compute(shape, lambda *i: load(x, *(index % size(dim) for index, dim in zip(i, x.shape, strict=True))))
+
+
+def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
+    """(start, step, size) of Slice for every axis."""
+    x = node.operand(0)
+    starts, ends = ints(required(node, 1)), ints(required(node, 2))
+    axes = range(len(starts)) if node.input(3) is None else ints(required(node, 3))
+    steps = [1] * len(starts) if node.input(4) is None else ints(required(node, 4))
+    bounds: list[tuple[Any, int, Dim]] = [(0, 1, dim) for dim in x.shape]
+    places = normalized_axes(node, axes, len(x.shape))
+    for axis, start, end, step in zip(places, starts, ends, steps, strict=True):
+        if step == 0:
+            raise ShapeError(f"{node.describe()}: step 0 on axis {axis}; steps must not be zero")
+        bounds[axis] = _slice_axis(x.shape[axis], start, end, step)
+    return bounds
+
+
+def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Dim]:
+    if dims.all_static([dim, start, end]):
+        indices = range(dim)[slice(start, end if end >= -dim - 1 else (None if step < 0 else 0), step)]
+        if step < 0 and end < -dim:
+            indices = range(dim)[slice(start, None, step)]
+        return (indices.start if len(indices) else 0), step, len(indices)
+
+    def position(value: Dim, low: Dim, high: Dim) -> Dim:
+        """A start or end counted from the front and held in [low, high]."""
+        if dims.is_static(value):
+            if value < 0:
+                return low if value <= -(2**31) else dims.maximum(dim + value, low)
+            return high if value >= 2**31 - 1 else dims.minimum(value, high)
+        return value
+
+    if step > 0:
+        first, last = position(start, 0, dim), position(end, 0, dim)
+        return (
+            first,
+            step,
+            dims.maximum(dims.ceil_div(last - first, step), 0) if first != 0 else dims.ceil_div(last, step),
+        )
+    first, last = position(start, -1, dim - 1), position(end, -1, dim - 1)
+    return first, step, dims.maximum(dims.ceil_div(first - last, -step), 0)
+
+
+@computes("Slice")
+def slice_operator(node: Node) -> Computation:
+    x = node.operand(0)
+    bounds = slice_bounds(node)
+    return compute(
+        [extent for _, _, extent in bounds],
+        lambda *i: load(x, *(index * step + size(start) for index, (start, step, _) in zip(i, bounds, strict=True))),
+    )
+
+
+@propagates("Slice")
+def known_slice(node: Node) -> Known | None:
+    content = known(node.operand(0))
+    if content is None:
+        return None
+    places = [[start + step * n for n in range(extent)] for start, step, extent in slice_bounds(node)]
+    return content[np.ix_(*places)]
+
+
+@computes("Concat")
+def concat(node: Node) -> Computation:
+    values = node.operands
+    rank = len(values[0].shape)
+    axis = normalized_axis(node, node.attributes["axis"], rank)
+    for value in values[1:]:
+        for place, (a, b) in enumerate(zip(values[0].shape, value.shape, strict=True)):
+            if place != axis and dims.all_static([a, b]) and a != b:
+                raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
+    shape = list(values[0].shape)
+    shape[axis] = dims.simplified(sum(value.shape[axis] for value in values))
+
+    def body(*i: Expr) -> Expr:
+        end = shape[axis]
+        result: Expr | None = None
+        for value in reversed(values):
+            start = dims.simplified(end - value.shape[axis])
+            piece = load(value, *(index - size(start) if n == axis else index for n, index in enumerate(i)))
+            result = piece if result is None else select(i[axis] < size(end), piece, result)
+            end = start
+        assert result is not None
+        return result
+
+    return compute(shape, body)
+
+
+@propagates("Concat")
+def known_concat(node: Node) -> Known | None:
+    contents = [known(value) for value in node.operands]
+    if any(content is None for content in contents):
+        return None
+    return np.concatenate([c for c in contents if c is not None], axis=node.attributes["axis"])
+
+
+@computes("Split")
+def split(node: Node) -> list[Computation]:
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    count = len(node.outputs)
+    if node.input(1) is not None:
+        sizes = ints(required(node, 1))
+    else:
+        part = dims.ceil_div(x.shape[axis], count)
+        sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
+    if len(sizes) != count or (dims.all_static([*sizes, x.shape[axis]]) and sum(sizes) != x.shape[axis]):
+        raise ShapeError(f"{node.describe()}: sizes {sizes} do not split axis {axis} into {count} outputs")
+    result = []
+    start: Dim = 0
+    for part in sizes:
+        shape = [part if n == axis else dim for n, dim in enumerate(x.shape)]
+        result.append(_window(x, shape, axis, start))
+        start = start + part
+    return result
+
+
+def _window(x: Value, shape: Sequence[Dim], axis: int, start: Dim) -> Computation:
+    return compute(shape, lambda *i: load(x, *(v + size(start) if n == axis else v for n, v in enumerate(i))))
+
+
+@computes("Gather")
+def gather(node: Node) -> Computation:
+    x, indices = node.operand(0), node.operand(1)
+    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    rank = len(indices.shape)
+
+    def body(*i: Expr) -> Expr:
+        place = wrapped(load(indices, *i[axis : axis + rank]), x.shape[axis])
+        return load(x, *i[:axis], place, *i[axis + rank :])
+
+    return compute((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), body)
+
+
+def wrapped(index: Expr, dim: Dim) -> Expr:
+    """An index from data: negative ones count from the end; one outside [-dim, dim) is an error at run time."""
+    return call("checked_index", index, size(dim), dtype=DType.INT64)
+
+
+@propagates("Gather")
+def known_gather(node: Node) -> Known | None:
+    content, indices = known(node.operand(0)), known(node.operand(1))
+    if content is None or indices is None:
+        return None
+    return np.asarray(np.take(content, indices.astype(np.int64), axis=node.attributes.get("axis", 0)), dtype=object)
+
+
+@computes("DepthToSpace")
+def depth_to_space(node: Node) -> Computation:
+    x, block = node.operand(0), node.attributes["blocksize"]
+    batch, channels, *spatial = x.shape
+    depth = dims.floor_div(channels, block * block)
+    row_major = node.attributes.get("mode", "DCR") == "DCR"
+
+    def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
+        place = (h % block) * block + w % block
+        channel = place * size(depth) + c if row_major else c * (block * block) + place
+        return load(x, n, channel, h // block, w // block)
+
+    return compute((batch, depth, *(dim * block for dim in spatial)), body)
+
+
+@computes("SpaceToDepth")
+def space_to_depth(node: Node) -> Computation:
+    x, block = node.operand(0), node.attributes["blocksize"]
+    batch, channels, *spatial = x.shape
+
+    def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
+        place = c // size(channels)
+        return load(x, n, c % size(channels), h * block + place // block, w * block + place % block)
+
+    return compute((batch, channels * block * block, *(dims.floor_div(dim, block) for dim in spatial)), body)
+
+
+# ---------------------------------------------------------------------- padding
+
+
+def reflected(index: Expr, dim: Dim) -> Expr:
+    """Mirrored at both ends without repeating the edge: ... 2 1 0 1 2 ..."""
+    period = dims.maximum(2 * dim - 2, 1)
+    folded = call("mod", index, size(period))
+    return select(folded < size(dim), folded, size(period) - folded)
+
+
+def clamped(index: Expr, dim: Dim) -> Expr:
+    return call("max", call("min", index, size(dim - 1)), 0)
+
+
+@computes("Pad")
+def pad(node: Node) -> Computation:
+    x = node.operand(0)
+    rank = len(x.shape)
+    axes = range(rank) if node.input(3) is None else normalized_axes(node, ints(required(node, 3)), rank)
+    pads = ints(required(node, 1))
+    if len(pads) != 2 * len(axes):
+        raise ShapeError(f"{node.describe()}: {len(pads)} pads for {len(axes)} axes; there must be two an axis")
+    before, after = [0] * rank, [0] * rank
+    for place, axis in enumerate(axes):
+        before[axis], after[axis] = pads[place], pads[place + len(axes)]
+    mode = node.attributes.get("mode", "constant")
+    shape = [dims.simplified(dim + before[n] + after[n]) for n, dim in enumerate(x.shape)]
+    fill = node.input(2)
+
+    def body(*i: Expr) -> Expr:
+        source = [index - size(before[n]) for n, index in enumerate(i)]
+        touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
+        if mode == "constant":
+            value = literal(0, x.tensor.dtype) if fill is None else load(fill, *([0] * len(fill.shape)))
+            inside: Expr | None = None
+            for n in touched:
+                within = (source[n] >= 0) & (source[n] < size(x.shape[n]))
+                inside = within if inside is None else inside & within
+            return load(x, *source) if inside is None else select(inside, load(x, *source), value)
+        places = {
+            "reflect": reflected,
+            "edge": clamped,
+            "wrap": lambda index, dim: call("mod", index, size(dim)),
+        }
+        return load(x, *(places[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
+
+    return compute(shape, body)

@@ -1,0 +1,124 @@
+"""Normalizations: expressions where one pass does, decompositions into reductions and arithmetic where two do."""
+
+from __future__ import annotations
+
+from partita.ir import dims
+from partita.ir.builder import Builder
+from partita.ir.expression import Axis, Computation, Expr, Index, call, load, reduce, select, size
+from partita.ir.graph import Node, Value
+from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis
+from partita.ir.types import DType, TensorType, Type
+
+
+@computes("BatchNormalization")
+def batch_normalization(node: Node) -> Computation:
+    """`(x - mean) / sqrt(var + epsilon) * scale + bias`, per channel of `[N, C, ...]` (inference)."""
+    x, *parameters = node.operands
+    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(x.shape))
+    i = [Index(axis) for axis in axes]
+    channel = i[1] if len(axes) > 1 else i[0] * 0
+    scale, bias, mean, variance = (load(p, channel) for p in parameters)
+    epsilon = node.attributes.get("epsilon", 1e-5)
+    return Computation(axes, (load(x, *i) - mean) * (scale / call("sqrt", variance + epsilon)) + bias)
+
+
+@computes("LRN")
+def local_response_normalization(node: Node) -> Computation:
+    """`x / (bias + alpha / size * sum of squares over nearby channels) ^ beta`."""
+    x = node.operand(0)
+    width = node.attributes["size"]
+    alpha, beta = node.attributes.get("alpha", 1e-4), node.attributes.get("beta", 0.75)
+    bias = node.attributes.get("bias", 1.0)
+    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(x.shape))
+    i = [Index(axis) for axis in axes]
+    near = Axis("k", width)
+    channel = i[1] + Index(near) - (width - 1) // 2
+    value = load(x, i[0], channel, *i[2:])
+    inside = (channel >= 0) & (channel < size(x.shape[1]))
+    total = reduce("sum", [near], select(inside, value * value, 0), 0)
+    return Computation(axes, load(x, *i) / call("pow", total * (alpha / width) + bias, beta))
+
+
+@infers(
+    "Softmax",
+    "LogSoftmax",
+    "Hardmax",
+    "InstanceNormalization",
+    "GroupNormalization",
+    "MeanVarianceNormalization",
+    "LpNormalization",
+)
+def like_input(node: Node) -> Type:
+    return node.operand(0).type
+
+
+@decomposes("Softmax")
+def softmax(build: Builder, node: Node) -> Value:
+    """`exp(x - max) / sum(exp(x - max))` along one axis."""
+    exponential, total, _ = _shifted_exponential(build, node)
+    return build("Div", exponential, total)
+
+
+@decomposes("LogSoftmax")
+def log_softmax(build: Builder, node: Node) -> Value:
+    _, total, shifted = _shifted_exponential(build, node)
+    return build("Sub", shifted, build("Log", total))
+
+
+def _shifted_exponential(build: Builder, node: Node) -> tuple[Value, Value, Value]:
+    x = node.operand(0)
+    axes = build.ints([normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))])
+    shifted = build("Sub", x, build("ReduceMax", x, axes))
+    exponential = build("Exp", shifted)
+    return exponential, build("ReduceSum", exponential, axes), shifted
+
+
+def _statistics(build: Builder, x: Value, axes: Value, epsilon: float) -> tuple[Value, Value, Value]:
+    """(x - mean, mean, 1 / sqrt(variance + epsilon)) over `axes`, keeping dimensions. The variance is taken around
+    the mean, in a second pass: it cannot be negative and loses no digits."""
+    mean = build("ReduceMean", x, axes)
+    centered = build("Sub", x, mean)
+    variance = build("ReduceMean", build("Mul", centered, centered), axes)
+    deviation = build("Sqrt", build("Add", variance, build.scalar(epsilon, x)))
+    return centered, mean, build("Reciprocal", deviation)
+
+
+@infers("LayerNormalization")
+def layer_normalization_types(node: Node) -> list[Type]:
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    stash = DType.from_onnx(node.attributes.get("stash_type", 1))
+    statistics = TensorType(stash, (*x.shape[:axis], *([1] * (len(x.shape) - axis))))
+    return [x.type, statistics, statistics]
+
+
+@decomposes("LayerNormalization")
+def layer_normalization(build: Builder, node: Node) -> list[Value]:
+    x, scale, bias = node.operand(0), node.operand(1), node.input(2)
+    rank = len(x.shape)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), rank)
+    stash = node.attributes.get("stash_type", 1)
+    dtype = x.tensor.dtype
+    wide = x if dtype.onnx == stash else build("Cast", x, to=stash)
+    axes = build.ints(range(axis, rank))
+    centered, mean, inverse = _statistics(build, wide, axes, node.attributes.get("epsilon", 1e-5))
+    normal = build("Mul", centered, inverse)
+    if dtype.onnx != stash:
+        normal = build("Cast", normal, to=dtype.onnx)
+    result = build("Mul", normal, scale)
+    if bias is not None:
+        result = build("Add", result, bias)
+    return [result, mean, inverse]
+
+
+@decomposes("InstanceNormalization")
+def instance_normalization(build: Builder, node: Node) -> Value:
+    x, scale, bias = node.operands
+    rank = len(x.shape)
+    centered, _, inverse = _statistics(build, x, build.ints(range(2, rank)), node.attributes.get("epsilon", 1e-5))
+    trailing = build.ints(range(1, rank - 1))
+    normal = build("Mul", centered, inverse)
+    return build("Add", build("Mul", normal, build("Unsqueeze", scale, trailing)), build("Unsqueeze", bias, trailing))
+
+
+__all__ = ["Expr", "batch_normalization", "dims"]

@@ -1,0 +1,159 @@
+"""Pooling: windows and whole spatial extents reduced to one value, on `[N, C, *spatial]`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from partita.ir import dims
+from partita.ir.expression import (
+    Axis,
+    Computation,
+    Expr,
+    Index,
+    Reduce,
+    call,
+    cast,
+    compute,
+    literal,
+    load,
+    lowest,
+    reduction,
+    select,
+    size,
+)
+from partita.ir.graph import Node
+from partita.ir.operators.contraction import inside, sources, window
+from partita.ir.operators.movement import linear_index
+from partita.ir.operators.reduction import reduced
+from partita.ir.operators.registry import computes, operator
+from partita.ir.types import DType
+
+
+@computes("MaxPool")
+def max_pool(node: Node) -> list[Computation]:
+    """The largest element of each window; the second output is its row-major position in the input."""
+    x = node.operand(0)
+    spatial = x.shape[2:]
+    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+    least = lowest(x.tensor.dtype)
+    shape = (*x.shape[:2], *view.output)
+
+    def element(n: Expr, c: Expr, out: tuple[Expr, ...], inner: tuple[Expr, ...]) -> Expr:
+        places = sources(view, out, inner)
+        condition = inside(view, places, spatial)
+        value = load(x, n, c, *places)
+        return value if condition is None else select(condition, value, least)
+
+    def largest(n: Expr, c: Expr, *out: Expr) -> Expr:
+        return reduction("max", view.kernel, lambda *inner: element(n, c, out, inner), least)
+
+    result = [compute(shape, largest)]
+    if len(node.outputs) > 1:
+
+        def position(n: Expr, c: Expr, *out: Expr) -> Expr:
+            flat = Axis("k", dims.product(view.kernel))
+            inner = _unflattened(Index(flat), view.kernel)
+            best = Reduce("argmax", (flat,), element(n, c, out, tuple(inner)), literal(0, DType.INT64), DType.INT64)
+            places = sources(view, out, _unflattened(best, view.kernel))
+            order = list(range(len(spatial)))
+            if node.attributes.get("storage_order", 0):
+                order.reverse()
+            within = linear_index([places[a] for a in order], [spatial[a] for a in order])
+            return (n * size(x.shape[1]) + c) * size(dims.product(spatial)) + within
+
+        result.append(compute(shape, position))
+    return result
+
+
+def _unflattened(position: Expr, shape: tuple[dims.Dim, ...]) -> list[Expr]:
+    from partita.ir.operators.movement import indices_at
+
+    return indices_at(position, shape)
+
+
+@computes("AveragePool")
+def average_pool(node: Node) -> Computation:
+    """The mean of each window; padding counts only with `count_include_pad`."""
+    x = node.operand(0)
+    spatial = x.shape[2:]
+    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+    include = node.attributes.get("count_include_pad", 0)
+
+    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
+        def value(*inner: Expr) -> Expr:
+            places = sources(view, out, inner)
+            condition = inside(view, places, spatial)
+            element = load(x, n, c, *places)
+            return element if condition is None else select(condition, element, 0)
+
+        total = reduction("sum", view.kernel, value, 0)
+        count: Expr = literal(1, DType.INT64)
+        for a in range(len(spatial)):
+            count = count * _covered(view, a, out[a], spatial[a], bool(include))
+        return total / cast(count, total.dtype)
+
+    return compute((*x.shape[:2], *view.output), body)
+
+
+def _covered(view: object, axis: int, out: Expr, dim: dims.Dim, include: bool) -> Expr:
+    """How many positions of the window on one axis count."""
+    from partita.ir.operators.contraction import Window
+
+    assert isinstance(view, Window)
+    kernel, stride, dilation = view.kernel[axis], view.strides[axis], view.dilations[axis]
+    low, high = (-view.begin[axis], dim + view.end[axis]) if include else (0, dim)
+    overhang = (view.output[axis] - 1) * stride - view.begin[axis] + dilation * (kernel - 1)
+    if dims.all_static([low, high, overhang, view.begin[axis]]) and -view.begin[axis] >= low and overhang < high:
+        return size(kernel)
+    start = out * stride - size(view.begin[axis])
+    before = call("max", (size(low) - start + (dilation - 1)) // dilation, 0)
+    end = call("min", (size(high) - start + (dilation - 1)) // dilation, size(kernel))
+    return end - before
+
+
+Finish = Callable[[Expr, Expr], Expr]
+
+
+def _global_pool(name: str, combine: str, initial: Callable[[DType], float | int], finish: Finish) -> None:
+    def compute_(node: Node) -> Computation:
+        x = node.operand(0)
+        axes = tuple(range(2, len(x.shape)))
+        return reduced(x, axes, True, combine, initial(x.tensor.dtype), finish=finish)
+
+    operator(name).compute = compute_
+
+
+_global_pool("GlobalAveragePool", "sum", lambda dtype: 0, lambda total, count: total / count)
+_global_pool("GlobalMaxPool", "max", lowest, lambda total, count: total)
+
+
+@computes("GlobalLpPool")
+def global_lp_pool(node: Node) -> Computation:
+    x, p = node.operand(0), node.attributes.get("p", 2)
+    axes = tuple(range(2, len(x.shape)))
+
+    def power(e: Expr) -> Expr:
+        return e * e if p == 2 else call("pow", call("abs", e), float(p))
+
+    def root(total: Expr, count: Expr) -> Expr:
+        return call("sqrt", total) if p == 2 else call("pow", total, 1 / p)
+
+    return reduced(x, axes, True, "sum", 0, power, root)
+
+
+@computes("LpPool")
+def lp_pool(node: Node) -> Computation:
+    x, p = node.operand(0), node.attributes.get("p", 2)
+    spatial = x.shape[2:]
+    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+
+    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
+        def value(*inner: Expr) -> Expr:
+            places = sources(view, out, inner)
+            condition = inside(view, places, spatial)
+            element = call("pow", call("abs", load(x, n, c, *places)), float(p))
+            return element if condition is None else select(condition, element, 0)
+
+        return call("pow", reduction("sum", view.kernel, value, 0), 1 / p)
+
+    return compute((*x.shape[:2], *view.output), body)

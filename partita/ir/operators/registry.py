@@ -1,0 +1,159 @@
+"""One definition per operator: what ONNX's schemas and function bodies do not say.
+
+A definition gives any of
+- `compute(node)`: the outputs as expressions; shape and type follow from them;
+- `infer(node)`: the output types, for operators that no expression describes;
+- `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
+- `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
+- `upgrade(graph, node)`: the step from an older opset's meaning to the newest one;
+- `is_view`: the first output is the first operand under another shape, so that no data need move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from partita.errors import ModelError, ShapeError
+from partita.ir.builder import Builder
+from partita.ir.expression import Computation
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.types import Type
+
+Known = np.ndarray[Any, np.dtype[Any]]
+Compute = Callable[[Node], Computation | Sequence[Computation]]
+Infer = Callable[[Node], Type | Sequence[Type]]
+Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
+Propagate = Callable[[Node], Known | None]
+Upgrade = Callable[[Graph, Node], None]
+
+
+@dataclass(slots=True)
+class Operator:
+    """What Partita knows of an operator beyond its ONNX schema."""
+
+    name: str
+    domain: str = ""
+    compute: Compute | None = None
+    infer: Infer | None = None
+    decompose: Decompose | None = None
+    propagate: Propagate | None = None
+    upgrade: Upgrade | None = None
+    is_view: bool = False
+
+    def computations(self, node: Node) -> tuple[Computation, ...]:
+        """The outputs of `node` as expressions, one each."""
+        assert self.compute is not None
+        result = self.compute(node)
+        return (result,) if isinstance(result, Computation) else tuple(result)
+
+
+_OPERATORS: dict[tuple[str, str], Operator] = {}
+
+
+def operator(name: str, domain: str = "") -> Operator:
+    """The definition of an operator, made empty at the first call."""
+    return _OPERATORS.setdefault((domain, name), Operator(name, domain))
+
+
+def definition(node: Node) -> Operator | None:
+    """The definition behind `node`, or None."""
+    return _OPERATORS.get((node.domain, node.op_type))
+
+
+def definitions() -> Iterable[Operator]:
+    return _OPERATORS.values()
+
+
+def computes(*names: str, domain: str = "") -> Callable[[Compute], Compute]:
+    """Declares the decorated function as the expression of these operators."""
+
+    def register(function: Compute) -> Compute:
+        for name in names:
+            operator(name, domain).compute = function
+        return function
+
+    return register
+
+
+def infers(*names: str, domain: str = "") -> Callable[[Infer], Infer]:
+    def register(function: Infer) -> Infer:
+        for name in names:
+            operator(name, domain).infer = function
+        return function
+
+    return register
+
+
+def decomposes(*names: str, domain: str = "") -> Callable[[Decompose], Decompose]:
+    def register(function: Decompose) -> Decompose:
+        for name in names:
+            operator(name, domain).decompose = function
+        return function
+
+    return register
+
+
+def propagates(*names: str, domain: str = "") -> Callable[[Propagate], Propagate]:
+    def register(function: Propagate) -> Propagate:
+        for name in names:
+            operator(name, domain).propagate = function
+        return function
+
+    return register
+
+
+def upgrades(*names: str, domain: str = "") -> Callable[[Upgrade], Upgrade]:
+    def register(function: Upgrade) -> Upgrade:
+        for name in names:
+            operator(name, domain).upgrade = function
+        return function
+
+    return register
+
+
+# ---------------------------------------------------------------------- helpers for definitions
+
+
+def known(value: Value | None) -> Known | None:
+    """The content of a value where the compiler knows it, as an object array of dimensions. Looking at a
+    parameter bakes it: call this only to decide something."""
+    if value is None:
+        return None
+    if value.known is None and value.parameter is not None:
+        value.known = value.parameter.bake().astype(object)
+    return value.known
+
+
+def required(node: Node, index: int) -> Known:
+    """The content of operand `index`, which the operator needs at compile time; `ShapeError` when it depends on
+    the inputs' data."""
+    content = known(node.operand(index))
+    if content is None:
+        raise ShapeError(
+            f"{node.describe()}: operand {index} ({node.operand(index).name!r}) must be known when compiling, "
+            "but it depends on the model's inputs"
+        )
+    return content
+
+
+def ints(content: Known) -> tuple[Any, ...]:
+    """A known 1-D (or 0-D) tensor as a tuple of dimensions."""
+    return tuple(content.reshape(-1).tolist())
+
+
+def normalized_axis(node: Node, axis: int, rank: int) -> int:
+    """`axis` counted from the front; `ModelError` when it is outside [-rank, rank)."""
+    if not -rank <= axis < rank:
+        raise ModelError(f"{node.describe()}: axis {axis} is outside [{-rank}, {rank}); correct the attribute")
+    return axis % rank
+
+
+def normalized_axes(node: Node, axes: Iterable[int], rank: int) -> tuple[int, ...]:
+    result = tuple(normalized_axis(node, int(axis), rank) for axis in axes)
+    if len(set(result)) != len(result):
+        raise ModelError(f"{node.describe()}: the axes {result} repeat")
+    return result

@@ -1,0 +1,109 @@
+"""Between the IR and ONNX's protobuf messages: types, attributes and single nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TypeProto, helper, numpy_helper
+
+from partita.errors import ModelError
+from partita.ir import dims
+from partita.ir.graph import Attribute, Graph, Node
+from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
+
+Names = dict[str, dims.Dim]  # what a `dim_param` stands for
+
+
+def type_from_proto(proto: TypeProto, names: Names | None = None) -> Type:
+    """The IR's type. A dimension that says nothing is None in the shape; the caller names it."""
+    kind = proto.WhichOneof("value")
+    if kind == "tensor_type":
+        tensor = proto.tensor_type
+        if tensor.elem_type == 0:
+            return UnknownType()
+        dtype = _dtype(tensor.elem_type)
+        if not tensor.HasField("shape"):
+            return TensorType(dtype, None)
+        return TensorType(dtype, tuple(_dim_from_proto(dim, names or {}) for dim in tensor.shape.dim))
+    if kind == "sequence_type":
+        return SequenceType(type_from_proto(proto.sequence_type.elem_type, names))
+    if kind == "optional_type":
+        return OptionalType(type_from_proto(proto.optional_type.elem_type, names))
+    if kind is None:
+        return UnknownType()
+    raise ModelError(f"values of type {kind} are not supported; tensors, sequences and optionals are")
+
+
+def type_to_proto(kind: Type, names: Names | None = None) -> TypeProto:
+    """ONNX's message for a type; symbolic dimensions become `dim_param`s, recorded in `names`."""
+    if isinstance(kind, TensorType):
+        shape: list[int | str] | None = None
+        if kind.shape is not None:
+            shape = [dim if dims.is_static(dim) else str(dim) for dim in kind.shape]
+            if names is not None:
+                names.update({str(dim): dim for dim in kind.shape if not dims.is_static(dim)})
+        return helper.make_tensor_type_proto(kind.dtype.onnx, shape)
+    if isinstance(kind, SequenceType):
+        return helper.make_sequence_type_proto(type_to_proto(kind.element, names))
+    if isinstance(kind, OptionalType):
+        return helper.make_optional_type_proto(type_to_proto(kind.element, names))
+    return TypeProto()
+
+
+def _dtype(number: int) -> DType:
+    try:
+        return DType.from_onnx(number)
+    except KeyError:
+        raise ModelError(f"element type {number} is not one of ONNX's; the file is damaged or too new") from None
+
+
+def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dims.Dim | None:
+    kind = proto.WhichOneof("value")
+    if kind == "dim_value":
+        if proto.dim_value < 0:
+            raise ModelError(f"a dimension is {proto.dim_value}; sizes are not negative: use a name for a dynamic one")
+        return int(proto.dim_value)
+    if kind == "dim_param" and proto.dim_param:
+        return names.get(proto.dim_param) or dims.symbol(proto.dim_param)
+    return None
+
+
+def array_from_tensor(tensor: onnx.TensorProto, where: str) -> np.ndarray[Any, Any]:
+    """The content of a tensor message; `ModelError` when its fields contradict each other."""
+    try:
+        array: np.ndarray[Any, Any] = numpy_helper.to_array(tensor)
+    except Exception as error:  # the library raises whatever it meets in damaged data
+        raise ModelError(f"{where}: the tensor {tensor.name!r} cannot be read: {error}") from error
+    return array.astype(object) if array.dtype.kind in "SU" else array
+
+
+def attribute_to_proto(name: str, value: Attribute) -> AttributeProto:
+    from partita.ir.write_onnx import graph_to_proto
+
+    if isinstance(value, Graph):
+        return helper.make_attribute(name, graph_to_proto(value, captures=True))
+    if isinstance(value, TensorType | SequenceType | OptionalType):
+        return helper.make_attribute(name, type_to_proto(value))
+    if isinstance(value, np.ndarray):
+        return helper.make_attribute(name, numpy_helper.from_array(value, name))
+    if isinstance(value, tuple):
+        value = list(value)
+        if not value:
+            return AttributeProto(name=name, type=AttributeProto.INTS)
+    return helper.make_attribute(name, value)
+
+
+def node_to_proto(node: Node, names: dict[Any, str] | None = None) -> onnx.NodeProto:
+    """ONNX's message for one node; `names` renames values."""
+    names = names or {}
+    proto = onnx.NodeProto(op_type=node.op_type, name=node.name, domain=node.domain)
+    captured = node.attributes.get("captures", 0)
+    inputs = node.inputs[: len(node.inputs) - captured] if captured else node.inputs
+    proto.input.extend("" if v is None else names.get(v, v.name) for v in inputs)
+    proto.output.extend(names.get(v, v.name) for v in node.outputs)
+    proto.attribute.extend(
+        attribute_to_proto(key, value) for key, value in node.attributes.items() if key != "captures"
+    )
+    return proto
