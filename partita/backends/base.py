@@ -7,43 +7,15 @@ regions it was given; and it turns each into C source (or into a graph that an e
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from partita.ir.dims import Dim
-from partita.ir.graph import Graph, Node, Value
+from partita.ir.graph import Graph, Node
 from partita.ir.region import Region
+from partita.passes.claims import Accept, Claim, Composite, Reject
 from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, InterpretedModule
-
-
-@dataclass(frozen=True, slots=True)
-class Accept:
-    """The backend runs this node."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reject:
-    """The backend does not run this node, and why: shown by `partita explain` and in errors."""
-
-    reason: str
-
-
-Claim = Accept | Reject
-
-
-@dataclass(frozen=True, slots=True)
-class Composite:
-    """A chain of operators that the backend runs as one, such as Conv -> Add -> Relu.
-
-    `chain` lists the operator types from the first node to the last; a step may name alternatives ("Relu|Clip") and,
-    with a final "?", be absent. Each step's result is used by the next step alone. `check` sees the matched nodes
-    (types included) and may refuse them with a reason.
-    """
-
-    name: str
-    chain: tuple[str, ...]
-    check: Callable[[Sequence[Node]], Claim] = field(default=lambda nodes: Accept())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +38,7 @@ class Backend(ABC):
 
     @abstractmethod
     def claims(self, node: Node) -> Claim:
-        """Whether the backend runs `node`. Composites come as nodes of domain `partita`, type `Composite`, with
+        """Whether the backend runs `node`, and why not. Composites come as nodes of domain `partita`, type `Composite`, with
         attributes `name` (the composite's) and `body`; they were checked when matched."""
 
     def lower(self, body: Graph) -> None:
@@ -91,3 +63,4 @@ class Backend(ABC):
         a time, the host all of its regions."""
 
 
+__all__ = ["Accept", "Availability", "Backend", "Claim", "Composite", "Reject"]

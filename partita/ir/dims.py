@@ -148,3 +148,25 @@ def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
                 raise ValueError(f"shapes {' and '.join(map(str, shapes))} do not broadcast at axis {axis}")
             result[axis] = joined
     return tuple(result)
+
+
+def c_text(dim: Dim, name: Mapping[str, str]) -> str:
+    """`dim` as a C expression of type int64_t; `name` gives the C text of each symbol."""
+    if isinstance(dim, int):
+        return str(dim)
+    if dim.is_Integer:
+        return str(int(dim))
+    if dim.is_Symbol:
+        return name[str(dim)]
+    kind = dim.func.__name__
+    if kind == "floor":
+        top, bottom = dim.args[0].together().as_numer_denom()
+        return f"partita_floor_div({c_text(top, name)}, {c_text(bottom, name)})"
+    parts = [c_text(argument, name) for argument in dim.args]
+    if kind in ("Max", "Min"):
+        return functools.reduce(lambda a, b: f"partita_{kind.lower()}({a}, {b})", parts)
+    if kind == "Pow":
+        return "(" + " * ".join([parts[0]] * int(dim.args[1])) + ")"
+    if kind == "Mod":
+        return f"({parts[0]} % {parts[1]})"
+    return "(" + {"Add": " + ", "Mul": " * "}[kind].join(parts) + ")"

@@ -125,13 +125,14 @@ class Parameter:
     Looking at a weight's content to decide something bakes it: `bake` records that.
     """
 
-    __slots__ = ("_load", "baked", "is_constant", "value")
+    __slots__ = ("_load", "baked", "is_constant", "on_bake", "value")
 
     def __init__(self, value: Value, load: Callable[[], np.ndarray[Any, Any]], *, is_constant: bool = False) -> None:
         self.value = value
         self._load = load
         self.is_constant = is_constant
         self.baked = False
+        self.on_bake: Callable[[], object] | None = None  # bakes what this one was made from
 
     @property
     def array(self) -> np.ndarray[Any, Any]:
@@ -140,6 +141,8 @@ class Parameter:
 
     def bake(self) -> np.ndarray[Any, Any]:
         """The content, for a decision of the compiler's: new weights must keep it."""
+        if self.on_bake is not None:
+            self.on_bake()
         self.baked = self.baked or not self.is_constant
         return self._load()
 

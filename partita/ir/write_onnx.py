@@ -21,10 +21,11 @@ from partita.ir.types import TensorType, UnknownType
 DOMAIN = "partita"
 
 
-def write_onnx(graph: Graph, *, weights: bool = True) -> onnx.ModelProto:
-    """The graph as a model. Without `weights`, parameters become inputs that have no data."""
+def write_onnx(graph: Graph, *, weights: bool = True, copy_outputs: bool = True) -> onnx.ModelProto:
+    """The graph as a model. Without `weights`, parameters become inputs that have no data. An output that is an input,
+    a parameter or repeated goes through an Identity, unless `copy_outputs` is off."""
     functions: list[onnx.FunctionProto] = []
-    proto = graph_to_proto(graph, weights=weights, functions=functions)
+    proto = graph_to_proto(graph, weights=weights, copy_outputs=copy_outputs, functions=functions)
     opsets = dict(graph.opsets)
     if any(node.domain == DOMAIN for node in nodes_and_bodies(graph)):
         opsets[DOMAIN] = 1
@@ -50,6 +51,7 @@ def graph_to_proto(
     graph: Graph,
     *,
     weights: bool = True,
+    copy_outputs: bool = True,
     captures: bool = False,
     functions: list[onnx.FunctionProto] | None = None,
     rename: dict[Value, str] | None = None,
@@ -70,7 +72,7 @@ def graph_to_proto(
     outputs: list[onnx.ValueInfoProto] = []
     for position, output in enumerate(graph.outputs):
         name = names.get(output, output.name)
-        if output.producer is None or any(output is other for other in graph.outputs[:position]):
+        if copy_outputs and (output.producer is None or any(output is other for other in graph.outputs[:position])):
             name = f"{name}.output.{position}"
             nodes.append(helper.make_node("Identity", [names.get(output, output.name)], [name]))
         outputs.append(helper.make_value_info(name, type_to_proto(output.type)))

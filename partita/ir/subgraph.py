@@ -1,0 +1,103 @@
+"""Cutting graphs: copying some nodes of one graph into another, or folding them into the body of one node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from partita.ir.graph import Attribute, Graph, Node, Value
+
+
+def copy_nodes(nodes: Iterable[Node], target: Graph, mapping: dict[Value, Value]) -> None:
+    """Copies `nodes`, in the order given, into `target`; `mapping` translates values and grows with the results."""
+    for node in nodes:
+        clone = target.add_node(
+            node.op_type,
+            [None if value is None else mapping[value] for value in node.inputs],
+            node.attributes,
+            outputs=[target.unique_name(output.name) for output in node.outputs],
+            domain=node.domain,
+            name=node.name,
+            version=node.version,
+        )
+        for old, new in zip(node.outputs, clone.outputs, strict=True):
+            new.type, new.known = old.type, old.known
+            mapping[old] = new
+
+
+def share_parameter(value: Value, target: Graph) -> Value:
+    """The parameter `value` as a parameter of `target` too: the same name, content and baking."""
+    parameter = value.parameter
+    assert parameter is not None
+    copy = target.add_parameter(value.name, value.type, lambda: parameter.array, is_constant=parameter.is_constant)
+    assert copy.parameter is not None
+    copy.parameter.on_bake = parameter.bake
+    copy.known = value.known
+    return copy
+
+
+def extract(graph: Graph, nodes: Sequence[Node], name: str) -> tuple[Graph, list[Value], list[Value]]:
+    """A graph that computes what `nodes` (in topological order) compute, with the outer values that are its inputs and
+    the outer values that are its outputs. Parameters are shared, not passed."""
+    members = set(nodes)
+    body = Graph(name)
+    body.opsets = dict(graph.opsets)
+    mapping: dict[Value, Value] = {}
+    inputs: list[Value] = []
+    for node in nodes:
+        for value in node.operands:
+            if value in mapping or value.producer in members:
+                continue
+            if value.parameter is not None:
+                mapping[value] = share_parameter(value, body)
+            else:
+                mapping[value] = body.add_input(value.name, value.type)
+                mapping[value].known = value.known
+                inputs.append(value)
+    copy_nodes(nodes, body, mapping)
+    outputs = [
+        output
+        for node in nodes
+        for output in node.outputs
+        if graph.is_output(output) or any(user not in members for user in graph.consumers(output))
+    ]
+    body.set_outputs(mapping[output] for output in outputs)
+    return body, inputs, outputs
+
+
+def fold(graph: Graph, nodes: Sequence[Node], op_type: str, attributes: Mapping[str, Attribute]) -> Node:
+    """Puts one node of domain `partita` in the place of `nodes` (a convex set in topological order); its attribute
+    `body` computes what they did."""
+    name = str(attributes.get("symbol", nodes[-1].name))
+    body, inputs, outputs = extract(graph, nodes, name)
+    node = graph.add_node(
+        op_type,
+        inputs,
+        {**attributes, "body": body},
+        outputs=[graph.unique_name(f"{output.name}.folded") for output in outputs],
+        domain="partita",
+        name=name,
+        version=1,
+    )
+    for old, new in zip(outputs, node.outputs, strict=True):
+        new.type, new.known = old.type, old.known
+        graph.replace_uses(old, new)
+    for old_node in reversed(nodes):
+        graph.remove_node(old_node)
+    for old, new in zip(outputs, node.outputs, strict=True):
+        graph.rename(new, old.name)
+    return node
+
+
+def unfold(graph: Graph, node: Node) -> list[Node]:
+    """Puts the body of a folded node back in its place; gives the nodes."""
+    body: Graph = node.attributes["body"]
+    mapping: dict[Value, Value] = dict(zip(body.inputs, node.operands, strict=True))
+    names = {value.name: value for value in graph.parameters}
+    for value in body.parameters:
+        mapping[value] = names[value.name] if value.name in names else share_parameter(value, graph)
+    before = set(graph.nodes)
+    copy_nodes(body.nodes, graph, mapping)
+    for outer, inner in zip(node.outputs, body.outputs, strict=True):
+        graph.replace_uses(outer, mapping[inner])
+    graph.remove_node(node)
+    return [fresh for fresh in graph.nodes if fresh not in before]

@@ -1,0 +1,191 @@
+"""Bind: everything that depends on parameters alone leaves the graph, and runs when weights are bound.
+
+    before: y = Conv(x, Mul(w, s))        after:  y = Conv(x, w.scaled)
+                                          bind program:  w.scaled = Mul(w, s)
+
+The bind program is a graph like any other: its inputs are the model's parameters, its outputs the entries of the
+metadata table. It grows as graphs are hoisted: first the whole model's, then each region's after its backend has put
+packing and folding in as nodes. Two regions that compute one thing from one parameter share one entry.
+
+One name links everything: a parameter of any graph is computed by the value of that name in the bind graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from partita.ir import dims
+from partita.ir.graph import Attribute, Graph, Node, Parameter, Value
+from partita.ir.region import region_of
+from partita.ir.subgraph import copy_nodes
+from partita.ir.types import TensorType
+from partita.ir.write_onnx import write_onnx
+from partita.runtime import evaluate_bind_program
+
+Array = np.ndarray[Any, Any]
+NONDETERMINISTIC = ("Bernoulli", "Multinomial")
+
+
+class BindProgram:
+    """The bind program under construction, for the model `graph` was read from."""
+
+    def __init__(self, model: Graph) -> None:
+        self.graph = Graph(f"{model.name}.bind")
+        self.graph.opsets = dict(model.opsets)
+        self.entries: tuple[str, ...] = ()
+        self.weights: dict[str, Parameter] = {}  # the model's own parameters that the program reads
+        self._computed: dict[str, Value] = {}  # name -> the value of the bind graph
+        self._shared: dict[tuple[object, ...], Node] = {}
+        self._reserved = {value.name for value in model.inputs}
+
+    # ------------------------------------------------------------------ cutting
+
+    def hoist(self, graph: Graph) -> bool:
+        """Moves the nodes of `graph` that depend on parameters alone here; their results are parameters then."""
+        for value in graph.parameters:
+            self._source(value)
+        moved: dict[Node, None] = {}
+        for node in graph.nodes:
+            known = all(value.parameter is not None or value.producer in moved for value in node.operands)
+            if known and _is_movable(node):
+                moved[node] = None
+        mapping = {v: self._source(v) for node in moved for v in node.operands if v.parameter is not None}
+        for node in moved:
+            self._copy(node, mapping)
+        for node in moved:
+            for output in node.outputs:
+                if graph.is_output(output) or any(user not in moved for user in graph.consumers(output)):
+                    graph.replace_uses(output, self._parameter(graph, output, mapping[output]))
+        for node in reversed(moved):
+            graph.remove_node(node)
+        for value in [v for v in graph.parameters if not graph.uses(v) and not graph.is_output(v)]:
+            graph.remove_parameter(value)
+        return bool(moved)
+
+    def _source(self, value: Value) -> Value:
+        """The value of the bind graph behind a parameter."""
+        parameter = value.parameter
+        assert parameter is not None
+        if value.name not in self._computed:
+            if parameter.is_constant:
+                source = self.graph.add_parameter(value.name, value.type, lambda: parameter.array, is_constant=True)
+            else:
+                source = self.graph.add_input(value.name, value.type)
+                self.weights[value.name] = parameter
+            self._computed[value.name] = source
+        return self._computed[value.name]
+
+    def _copy(self, node: Node, mapping: dict[Value, Value]) -> None:
+        operands = tuple(None if value is None else id(mapping[value]) for value in node.inputs)
+        key = (node.domain, node.op_type, operands, _frozen(node.attributes), len(node.outputs))
+        if key not in self._shared:
+            copy_nodes([node], self.graph, mapping)
+            fresh = mapping[node.output].producer
+            assert fresh is not None
+            self._shared[key] = fresh
+            for output in fresh.outputs:
+                if output.name in self._reserved:
+                    self.graph.rename(output, f"{output.name}.bound")
+                self._computed[output.name] = output
+        for old, new in zip(node.outputs, self._shared[key].outputs, strict=True):
+            mapping[old] = new
+
+    def _parameter(self, graph: Graph, replaced: Value, computed: Value) -> Value:
+        """The parameter of `graph` that holds a computed value, under that value's name."""
+        for value in graph.parameters:
+            if value.name == computed.name:
+                return value
+        for value in graph.values():
+            if value.name == computed.name:
+                graph.rename(value, f"{value.name}.unbound")
+                break
+        name = computed.name
+        result = graph.add_parameter(name, replaced.type, lambda: self.evaluate([name])[name])
+        result.known = replaced.known
+        assert result.parameter is not None
+        result.parameter.on_bake = lambda: self._bake(computed)
+        return result
+
+    def _bake(self, computed: Value) -> None:
+        """The compiler looked at a computed value: all weights it is computed from are fixed by that."""
+        pending = [computed]
+        while pending:
+            value = pending.pop()
+            if value.producer is not None:
+                pending += value.producer.operands
+            elif value.name in self.weights:
+                self.weights[value.name].bake()
+
+    # ------------------------------------------------------------------ the finished program
+
+    def finish(self, graphs: Sequence[Graph]) -> None:
+        """Declares the table: what the given graphs still read of parameters."""
+        values = [
+            value for graph in graphs for value in graph.parameters if graph.uses(value) or graph.is_output(value)
+        ]
+        self.entries = tuple(dict.fromkeys(value.name for value in values))
+        for value in values:
+            self._source(value)
+        needed = _ancestors(self._computed[name] for name in self.entries)
+        self.weights = {name: weight for name, weight in self.weights.items() if self._computed[name] in needed}
+
+    def to_bytes(self, names: Iterable[str] | None = None) -> bytes:
+        """The program, or the part of it that computes `names`, in ONNX's form. Outputs have the entries' names; an
+        entry that is a weight as it came is input and output at once."""
+        wanted = [self._computed[name] for name in (self.entries if names is None else names)]
+        needed = _ancestors(wanted)
+        part = Graph(self.graph.name)
+        part.opsets = dict(self.graph.opsets)
+        mapping: dict[Value, Value] = {}
+        for value in [v for v in self.graph.inputs if v in needed]:
+            mapping[value] = part.add_input(value.name, value.type)
+        for value, parameter in self.graph.parameters.items():
+            if value in needed:
+                load: Callable[[], Array] = lambda parameter=parameter: parameter.array  # noqa: E731
+                mapping[value] = part.add_parameter(value.name, value.type, load, is_constant=True)
+        copy_nodes([node for node in self.graph.nodes if needed & set(node.outputs)], part, mapping)
+        part.set_outputs(mapping[value] for value in wanted)
+        serialized: bytes = write_onnx(part, copy_outputs=False).SerializeToString(deterministic=True)
+        return serialized
+
+    def evaluate(self, names: Iterable[str] | None = None) -> dict[str, Array]:
+        """Runs the program, or the part that computes `names`, on the model's own weights."""
+        wanted = list(self.entries if names is None else names)
+        needed = _ancestors(self._computed[name] for name in wanted)
+        arrays = {name: weight.array for name, weight in self.weights.items() if self._computed[name] in needed}
+        return evaluate_bind_program(self.to_bytes(wanted), arrays)
+
+
+def _is_movable(node: Node) -> bool:
+    """Whether a node may run at bind time: it is a plain operator of known sizes, and gives the same every time."""
+    if region_of(node) is not None or any(isinstance(a, Graph) for a in node.attributes.values()):
+        return False
+    if node.op_type.startswith("Random") or node.op_type in NONDETERMINISTIC or node.domain == "partita":
+        return False
+    return all(isinstance(o.type, TensorType) and dims.all_static(o.type.shape) for o in node.outputs)
+
+
+def _ancestors(values: Iterable[Value]) -> set[Value]:
+    """The values, and all that they are computed from."""
+    needed: set[Value] = set()
+    pending = list(values)
+    while pending:
+        value = pending.pop()
+        if value not in needed:
+            needed.add(value)
+            if value.producer is not None:
+                pending += value.producer.operands
+                needed.update(value.producer.outputs)
+    return needed
+
+
+def _frozen(attributes: dict[str, Attribute]) -> tuple[object, ...]:
+    def freeze(value: Attribute) -> object:
+        if isinstance(value, np.ndarray):
+            return (value.dtype.str, value.shape, value.tobytes())
+        return id(value) if isinstance(value, Graph) else value
+
+    return tuple((key, freeze(value)) for key, value in sorted(attributes.items()))

@@ -1,0 +1,237 @@
+"""Where every value lives: one arena for the whole schedule, planned over all regions at once.
+
+The schedule is the regions' nodes in the order they run, one step each. Values that are one memory (views, what a
+region hands out, an operand overwritten in place) form one buffer; a buffer lives from its first step to its last.
+Buffers are placed largest first, each at the lowest offset where nothing that lives at the same time lies (greedy by
+size; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+
+Where sizes are symbolic the runtime places the same buffers by the same rule, once it knows the sizes. A buffer whose
+size depends on data is reserved while the model runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.region import Region, regions
+from partita.ir.types import TensorType
+from partita.runtime import Storage
+
+ALIGNMENT = 64  # bytes, PARTITA_ALIGNMENT of partita.h
+
+
+class MemoryTraits(Protocol):
+    """What the plan asks a backend about a node."""
+
+    def views(self, node: Node) -> Mapping[int, int]: ...
+    def in_place(self, node: Node) -> Mapping[int, int]: ...
+    def workspace(self, node: Node) -> Dim: ...
+
+
+@dataclass(slots=True)
+class PlannedBuffer:
+    """Memory that lives from step `first` to step `last`. `index` numbers the model input or output where storage
+    is ARGUMENT; `constant` names the table's entry where it is CONSTANT. `offset` is in bytes, -1 for "at run time"."""
+
+    storage: Storage
+    bytes: Dim
+    first: int
+    last: int
+    index: int = -1
+    constant: str = ""
+    offset: int = -1
+
+
+@dataclass(slots=True)
+class MemoryPlan:
+    """The buffers, which of them each value has, and the sizes. Bytes throughout."""
+
+    buffers: list[PlannedBuffer] = field(default_factory=list)
+    buffer_of: dict[Value, int] = field(default_factory=dict)
+    workspace_of: dict[Node, int] = field(default_factory=dict)
+    data_dependent: frozenset[str] = frozenset()
+    arena_bytes: int = 0  # -1: known once the symbolic dimensions are
+    lower_bound: int = 0  # the largest set of bytes alive at once; no plan needs less
+
+    def buffer(self, value: Value) -> PlannedBuffer:
+        return self.buffers[self.buffer_of[value]]
+
+
+def plan_memory(
+    graph: Graph, traits: Mapping[str, MemoryTraits], data_dependent: frozenset[str] = frozenset()
+) -> MemoryPlan:
+    """Plans a partitioned and bound graph. `traits` maps a backend's name to the backend; `data_dependent` names
+    the symbols that only a run can tell."""
+    return _Planner(graph, traits, data_dependent).plan()
+
+
+class _Planner:
+    def __init__(self, graph: Graph, traits: Mapping[str, MemoryTraits], data_dependent: frozenset[str]) -> None:
+        self.graph = graph
+        self.traits = traits
+        self.regions = regions(graph)
+        self.result = MemoryPlan(data_dependent=data_dependent)
+        self.parent: dict[Value, Value] = {}
+
+    def plan(self) -> MemoryPlan:
+        steps = [(region, node) for region in self.regions for node in region.body.nodes]
+        self._unite()
+        self._make_buffers(steps)
+        self._overwrite_in_place(steps)
+        self._place()
+        return self.result
+
+    # ------------------------------------------------------------------ values that are one memory
+
+    def _find(self, value: Value) -> Value:
+        root = value
+        while self.parent.get(root, root) is not root:
+            root = self.parent[root]
+        while value is not root:
+            self.parent[value], value = root, self.parent.get(value, root)
+        return root
+
+    def _union(self, first: Value, second: Value) -> None:
+        self.parent[self._find(second)] = self._find(first)
+
+    def _unite(self) -> None:
+        for region in self.regions:
+            names = {value.name: value for value in self.graph.parameters}
+            for inner, outer in zip(region.body.inputs, region.node.operands, strict=True):
+                self._union(outer, inner)
+            for value in region.body.parameters:
+                if value.name in names:
+                    self._union(names[value.name], value)
+            for node in region.body.nodes:
+                for output, source in self.traits[region.backend].views(node).items():
+                    self._union(node.operand(source), node.outputs[output])
+            for inner, outer in zip(region.body.outputs, region.node.outputs, strict=True):
+                self._union(inner, outer)
+
+    # ------------------------------------------------------------------ buffers and their lives
+
+    def _make_buffers(self, steps: list[tuple[Region, Node]]) -> None:
+        buffers: dict[Value, PlannedBuffer] = {}
+        for index, value in enumerate(self.graph.inputs):
+            buffers[self._find(value)] = PlannedBuffer(Storage.ARGUMENT, _bytes(value), -1, len(steps), index)
+        for value in self.graph.parameters:
+            root = self._find(value)
+            buffers.setdefault(
+                root, PlannedBuffer(Storage.CONSTANT, _bytes(value), -1, len(steps), constant=value.name)
+            )
+        for index, value in enumerate(self.graph.outputs):
+            number = len(self.graph.inputs) + index
+            root = self._find(value)
+            storage = Storage.HEAP if self._depends_on_data(value) else Storage.ARGUMENT
+            buffers.setdefault(root, PlannedBuffer(storage, _bytes(value), -1, len(steps), number))
+        for step, (region, node) in enumerate(steps):
+            for value in (*node.outputs, *node.operands):
+                root = self._find(value)
+                if root not in buffers:
+                    storage = Storage.HEAP if self._depends_on_data(value) else Storage.ARENA
+                    buffers[root] = PlannedBuffer(storage, _bytes(value), step, step)
+                buffers[root].last = max(buffers[root].last, step)
+            self._add_workspace(step, region, node)
+        for root, buffer in buffers.items():
+            self.result.buffers.append(buffer)
+            self.parent.setdefault(root, root)
+        position = {id(buffer): number for number, buffer in enumerate(self.result.buffers)}
+        for value in list(self.parent):
+            root = self._find(value)
+            if root in buffers:
+                self.result.buffer_of[value] = position[id(buffers[root])]
+        for step, (_, node) in enumerate(steps):
+            for value in (*node.outputs, *node.operands):
+                self.result.buffer_of[value] = position[id(buffers[self._find(value)])]
+        self._keep_across_regions(steps)
+
+    def _add_workspace(self, step: int, region: Region, node: Node) -> None:
+        size = self.traits[region.backend].workspace(node)
+        if dims.is_static(size) and size == 0:
+            return
+        self.result.workspace_of[node] = len(self.result.buffers)
+        self.result.buffers.append(PlannedBuffer(Storage.ARENA, size, step, step))
+
+    def _keep_across_regions(self, steps: list[tuple[Region, Node]]) -> None:
+        """What a region reads or hands out is alive throughout the region: another backend orders its own nodes."""
+        start = 0
+        for region in self.regions:
+            end = start + len(region.body.nodes) - 1
+            for value in region.node.operands:
+                number = self.result.buffer_of.get(value)
+                if number is not None:
+                    self.result.buffers[number].last = max(self.result.buffers[number].last, start)
+            for value in region.node.outputs:
+                number = self.result.buffer_of.get(value)
+                if number is not None:
+                    self.result.buffers[number].last = max(self.result.buffers[number].last, end)
+            start = end + 1
+
+    def _depends_on_data(self, value: Value) -> bool:
+        if not isinstance(value.type, TensorType) or value.type.shape is None:
+            return True
+        return any(name in self.result.data_dependent for dim in value.shape for name in dims.symbols_of(dim))
+
+    # ------------------------------------------------------------------ sharing and placing
+
+    def _overwrite_in_place(self, steps: list[tuple[Region, Node]]) -> None:
+        """Lets a node write over an operand that nothing reads afterwards, where the backend allows it."""
+        for step, (region, node) in enumerate(steps):
+            for output, source in self.traits[region.backend].in_place(node).items():
+                old, new = self.result.buffer_of[node.operand(source)], self.result.buffer_of[node.outputs[output]]
+                before, after = self.result.buffers[old], self.result.buffers[new]
+                if old == new or before.storage is not Storage.ARENA or after.storage is not Storage.ARENA:
+                    continue
+                if before.last == step and after.first == step and dims.same(before.bytes, after.bytes):
+                    before.last = after.last
+                    after.first, after.last = 0, -1  # nobody's any more
+                    for value, number in self.result.buffer_of.items():
+                        if number == new:
+                            self.result.buffer_of[value] = old
+
+    def _place(self) -> None:
+        arena = [b for b in self.result.buffers if b.storage is Storage.ARENA]
+        if not dims.all_static(buffer.bytes for buffer in arena):
+            self.result.arena_bytes = self.result.lower_bound = -1
+            return
+        placed: list[PlannedBuffer] = []
+        for buffer in sorted(arena, key=lambda b: (-b.bytes, b.first)):
+            if buffer.last < buffer.first:
+                continue
+            offset = 0
+            neighbours = [b for b in placed if b.first <= buffer.last and buffer.first <= b.last]
+            for other in sorted(neighbours, key=lambda b: b.offset):
+                if other.offset - offset >= buffer.bytes:
+                    break
+                offset = max(offset, _aligned(other.offset + other.bytes))
+            buffer.offset = offset
+            placed.append(buffer)
+        self.result.arena_bytes = max((_aligned(b.offset + b.bytes) for b in placed), default=0)
+        self.result.lower_bound = _largest_live_set(placed)
+
+
+def _bytes(value: Value) -> Dim:
+    if not isinstance(value.type, TensorType) or value.type.shape is None:
+        return 0
+    return dims.product(value.shape) * value.type.dtype.itemsize
+
+
+def _aligned(size: int) -> int:
+    return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
+
+
+def _largest_live_set(buffers: list[PlannedBuffer]) -> int:
+    changes: dict[int, int] = {}
+    for buffer in buffers:
+        changes[buffer.first] = changes.get(buffer.first, 0) + _aligned(buffer.bytes)
+        changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - _aligned(buffer.bytes)
+    live = largest = 0
+    for step in sorted(changes):
+        live += changes[step]
+        largest = max(largest, live)
+    return largest
