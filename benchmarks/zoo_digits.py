@@ -39,9 +39,7 @@ def digits_cnn(batch: int = 1, seed: int = 0) -> ModelProto:
     parameters = train(digits(seed)[0], seed)
     nodes, x = [], "input"
     for layer in range(3):
-        nodes.append(
-            helper.make_node("Conv", [x, f"w{layer}", f"b{layer}"], [f"c{layer}"], pads=[1, 1, 1, 1])
-        )
+        nodes.append(helper.make_node("Conv", [x, f"w{layer}", f"b{layer}"], [f"c{layer}"], pads=[1, 1, 1, 1]))
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         x = f"r{layer}"
         if layer == 1:
@@ -116,9 +114,7 @@ def _gradients(p: dict[str, np.ndarray], images: np.ndarray, labels: np.ndarray)
         weight = p[f"w{layer}"]
         slopes[f"b{layer}"] = back.sum((0, 2, 3))
         by_output = back.transpose(1, 0, 2, 3).reshape(len(weight), -1)
-        slopes[f"w{layer}"] = (by_output @ columns[layer].reshape(by_output.shape[1], -1)).reshape(
-            weight.shape
-        )
+        slopes[f"w{layer}"] = (by_output @ columns[layer].reshape(by_output.shape[1], -1)).reshape(weight.shape)
         turned = weight[:, :, ::-1, ::-1].transpose(1, 0, 2, 3).reshape(weight.shape[1], -1)
         back = (_patches(back) @ turned.T).transpose(0, 3, 1, 2)
     return slopes

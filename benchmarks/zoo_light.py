@@ -77,9 +77,7 @@ def with_random_weights(model: ModelProto, seed: int) -> ModelProto:
 class _Draw:
     """Draws a parameter's values by the role it plays where it is used first."""
 
-    def __init__(
-        self, nodes: list[NodeProto], shapes: dict[str, tuple[int, ...]], rng: np.random.Generator
-    ) -> None:
+    def __init__(self, nodes: list[NodeProto], shapes: dict[str, tuple[int, ...]], rng: np.random.Generator) -> None:
         self.shapes = shapes
         self.rng = rng
         self.producer = {output: node for node in nodes for output in node.output}

@@ -89,9 +89,7 @@ def minilm(dynamic: bool = False, length: int = 128) -> onnx.ModelProto:
     names = ["input_ids", "attention_mask", "token_type_ids"]
     outputs = ["last_hidden_state", "sentence_embedding"]
     axes = {name: {0: "batch", 1: "sequence"} for name in [*names, outputs[0]]} | {outputs[1]: {0: "batch"}}
-    example = tuple(
-        torch.zeros((1, length), dtype=torch.int64) + (name == "attention_mask") for name in names
-    )
+    example = tuple(torch.zeros((1, length), dtype=torch.int64) + (name == "attention_mask") for name in names)
     buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter that writes shape arithmetic as nodes is the older one

@@ -118,9 +118,7 @@ def mobilenet_v2(size: int = 224, seed: int = 0) -> ModelProto:
     return b.model("mobilenet_v2", ("input", (1, 3, size, size)), ("output", (1, 1000)))
 
 
-def _inverted_residual(
-    b: Builder, x: str, layer: str, channels: tuple[int, int], expansion: int, stride: int
-) -> str:
+def _inverted_residual(b: Builder, x: str, layer: str, channels: tuple[int, int], expansion: int, stride: int) -> str:
     """Expand 1×1, depthwise 3×3, project 1×1 without activation; added to its input where shapes agree."""
     inputs, outputs = channels
     hidden, y, part = inputs * expansion, x, 0
@@ -130,9 +128,7 @@ def _inverted_residual(
         part = 1
     depthwise = f"{layer}.conv.{part}"
     strides = (stride, stride)
-    y = b.conv(
-        y, f"{depthwise}.0", (hidden, hidden), (3, 3), gain=2, stride=strides, pads=(1, 1), group=hidden
-    )
+    y = b.conv(y, f"{depthwise}.0", (hidden, hidden), (3, 3), gain=2, stride=strides, pads=(1, 1), group=hidden)
     y = b.relu6(b.norm(y, f"{depthwise}.1", hidden))
     y = b.conv(y, f"{layer}.conv.{part + 1}", (hidden, outputs), (1, 1), gain=2)
     residual = stride == 1 and inputs == outputs
