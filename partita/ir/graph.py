@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from partita.ir.types import TensorType, Type, UnknownType
+from partita.ir.types import TensorType, Type, UndeterminedTypeError, UnknownType
 
 Attribute = Any  # int | float | str | tuple of them | np.ndarray | Graph | Type
 Use = tuple["Node", int]
@@ -38,7 +38,7 @@ class Value:
     def tensor(self) -> TensorType:
         """The type, which must be a tensor's."""
         if not isinstance(self.type, TensorType):
-            raise TypeError(f"value {self.name!r} is {self.type}, not a tensor")
+            raise UndeterminedTypeError(f"value {self.name!r} is {self.type}, not a tensor")
         return self.type
 
     @property
@@ -301,6 +301,26 @@ class Graph:
         for node, index in self.uses(old):
             self.set_input(node, index, new)
         self._outputs = [new if output is old else output for output in self._outputs]
+
+    def replace_node(self, node: Node, values: Sequence[Value | None]) -> None:
+        """Takes out `node` and lets the readers of its outputs read `values`; None stands for an output that nothing
+        reads. The graph's outputs keep their names: where a value cannot take the name over, as it is an input, a
+        parameter or an output itself, an Identity carries it."""
+        named: list[tuple[Value, str]] = []
+        for old, new in zip(node.outputs, values, strict=True):
+            if new is None:
+                continue
+            if self.is_output(old):
+                carrier = new
+                if new.producer is None or self.is_output(new):
+                    carrier = self.add_node("Identity", [new]).output
+                    carrier.type, carrier.known = new.type, new.known
+                self._outputs = [carrier if output is old else output for output in self._outputs]
+                named.append((carrier, old.name))
+            self.replace_uses(old, new)
+        self.remove_node(node)
+        for value, name in named:
+            self.rename(value, name)
 
     def rename(self, value: Value, name: str) -> None:
         """Gives `value` another name, made unique."""

@@ -6,6 +6,7 @@ tell become fresh symbols, named after the value and axis.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,22 +14,23 @@ import numpy as np
 import onnx
 from onnx import helper, shape_inference
 
-from partita.errors import ModelError, PartitaError, ShapeError
+from partita.errors import ModelError, PartitaError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.registry import Operator, definition, known
+from partita.ir.operators.registry import DataDependentError, Operator, definition, known
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
-from partita.ir.types import DType, TensorType, Type, UnknownType
+from partita.ir.types import DType, TensorType, Type, UndeterminedTypeError, UnknownType
 
 LARGEST_KNOWN = 64  # elements: shapes, axes and pads are small; larger contents are data
 
 
-def infer(graph: Graph) -> None:
-    """Types every value; `ShapeError` lists all nodes whose operands do not fit."""
+def infer(graph: Graph, *, declared: bool = True) -> None:
+    """Types every value; `ShapeError` lists all nodes whose operands do not fit. A type that a value has already must
+    agree with what is inferred, unless `declared` is off: then it only fills in what inference cannot tell."""
     problems: list[str] = []
     for node in graph.nodes:
         try:
-            infer_node(node)
+            infer_node(node, declared=declared)
         except PartitaError as error:
             problems.append(str(error))
             if any(isinstance(output.type, UnknownType) for output in node.outputs):
@@ -37,8 +39,8 @@ def infer(graph: Graph) -> None:
         raise ShapeError("\n".join(problems))
 
 
-def infer_node(node: Node) -> None:
-    """Types the outputs of one node, and their contents where they are shape arithmetic."""
+def infer_node(node: Node, *, declared: bool = True) -> None:
+    """Types the outputs of one node, and their contents where they are shape arithmetic; see `infer`."""
     operator = definition(node)
     try:
         types = _types(node, operator)
@@ -47,49 +49,53 @@ def infer_node(node: Node) -> None:
     except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
         raise ShapeError(f"{node.describe()}: {error}") from error
     for output, inferred in zip(node.outputs, types, strict=False):
-        output.type = _merged(node, output, inferred)
+        output.type = _merged(node, output, inferred, declared)
     if operator is not None and operator.propagate is not None:
         node.output.known = _content(node, operator)
 
 
 def _types(node: Node, operator: Operator | None) -> Sequence[Type]:
-    if operator is not None and operator.infer is not None:
-        types = operator.infer(node)
-        return types if isinstance(types, Sequence) else (types,)
-    if operator is not None and operator.compute is not None:
-        return [TensorType(c.dtype, c.shape) for c in operator.computations(node)]
+    """What the definition says or, where it cannot tell (a shape that depends on data, a training step), ONNX."""
+    with contextlib.suppress(DataDependentError, UndeterminedTypeError, UnsupportedOperatorError):
+        if operator is not None and operator.infer is not None:
+            types = operator.infer(node)
+            return types if isinstance(types, Sequence) else (types,)
+        if operator is not None and operator.compute is not None:
+            return [TensorType(c.dtype, c.shape) for c in operator.computations(node)]
     return _onnx_types(node)
 
 
-def _merged(node: Node, output: Value, inferred: Type) -> Type:
+def _merged(node: Node, output: Value, inferred: Type, strict: bool) -> Type:
     """The inferred type against the declared one: what is known wins, a contradiction is an error."""
     declared = output.type
     if isinstance(declared, UnknownType) or not isinstance(declared, TensorType):
-        return _named(output, inferred)
+        return _named(output, inferred, None)
     if not isinstance(inferred, TensorType):
         return declared if isinstance(inferred, UnknownType) else inferred
     if inferred.shape is None:
         return TensorType(inferred.dtype, declared.shape)
-    if declared.shape is not None and (
-        len(declared.shape) != len(inferred.shape)
-        or any(
-            dims.is_static(a) and dims.is_static(b) and a != b
-            for a, b in zip(declared.shape, inferred.shape, strict=True)
-        )
-    ):
+    if strict and (declared.dtype is not inferred.dtype or _contradict(declared.shape, inferred.shape)):
         raise ShapeError(
             f"{node.describe()}: output {output.name!r} is declared as {declared}, but computes as {inferred}"
         )
-    return _named(output, inferred)
+    return _named(output, inferred, declared.shape)
 
 
-def _named(output: Value, inferred: Type) -> Type:
-    """`inferred` with its anonymous dimensions (None) named after the value."""
+def _contradict(first: tuple[dims.Dim, ...] | None, second: tuple[dims.Dim, ...]) -> bool:
+    if first is None:
+        return False
+    if len(first) != len(second):
+        return True
+    return any(dims.is_static(a) and dims.is_static(b) and a != b for a, b in zip(first, second, strict=True))
+
+
+def _named(output: Value, inferred: Type, declared: tuple[dims.Dim, ...] | None) -> Type:
+    """`inferred` with its anonymous dimensions (None) as declared, or named after the value."""
     if not isinstance(inferred, TensorType) or inferred.shape is None or None not in inferred.shape:
         return inferred
-    shape = tuple(
-        dims.symbol(f"{output.name}.{axis}") if dim is None else dim for axis, dim in enumerate(inferred.shape)
-    )
+    if declared is None or len(declared) != len(inferred.shape):
+        declared = tuple(dims.symbol(f"{output.name}.{axis}") for axis in range(len(inferred.shape)))
+    shape = tuple(b if a is None else a for a, b in zip(inferred.shape, declared, strict=True))
     return TensorType(inferred.dtype, shape)
 
 

@@ -10,7 +10,7 @@ from onnx import AttributeProto, TypeProto, helper, numpy_helper
 
 from partita.errors import ModelError
 from partita.ir import dims
-from partita.ir.graph import Attribute, Graph, Node
+from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
 
 Names = dict[str, dims.Dim]  # what a `dim_param` stands for
@@ -79,11 +79,12 @@ def array_from_tensor(tensor: onnx.TensorProto, where: str) -> np.ndarray[Any, A
     return array.astype(object) if array.dtype.kind in "SU" else array
 
 
-def attribute_to_proto(name: str, value: Attribute) -> AttributeProto:
+def attribute_to_proto(name: str, value: Attribute, rename: dict[Value, str] | None = None) -> AttributeProto:
+    """ONNX's message for an attribute; `rename` gives the outer names of what a graph captures."""
     from partita.ir.write_onnx import graph_to_proto
 
     if isinstance(value, Graph):
-        return helper.make_attribute(name, graph_to_proto(value, captures=True))
+        return helper.make_attribute(name, graph_to_proto(value, rename=rename))
     if isinstance(value, TensorType | SequenceType | OptionalType):
         return helper.make_attribute(name, type_to_proto(value))
     if isinstance(value, np.ndarray):
@@ -95,15 +96,19 @@ def attribute_to_proto(name: str, value: Attribute) -> AttributeProto:
     return helper.make_attribute(name, value)
 
 
-def node_to_proto(node: Node, names: dict[Any, str] | None = None) -> onnx.NodeProto:
-    """ONNX's message for one node; `names` renames values."""
+def node_to_proto(node: Node, names: dict[Value, str] | None = None) -> onnx.NodeProto:
+    """ONNX's message for one node; `names` renames values. What subgraphs capture goes back to being outer names."""
     names = names or {}
     proto = onnx.NodeProto(op_type=node.op_type, name=node.name, domain=node.domain)
-    captured = node.attributes.get("captures", 0)
-    inputs = node.inputs[: len(node.inputs) - captured] if captured else node.inputs
-    proto.input.extend("" if v is None else names.get(v, v.name) for v in inputs)
+    plain = len(node.inputs) - node.attributes.get("captures", 0)
+    proto.input.extend("" if v is None else names.get(v, v.name) for v in node.inputs[:plain])
     proto.output.extend(names.get(v, v.name) for v in node.outputs)
-    proto.attribute.extend(
-        attribute_to_proto(key, value) for key, value in node.attributes.items() if key != "captures"
-    )
+    for key, value in node.attributes.items():
+        if key == "captures":
+            continue
+        rename = None
+        if isinstance(value, Graph):
+            inner = value.inputs[len(value.inputs) - (len(node.inputs) - plain) :]
+            rename = {i: names.get(o, o.name) for i, o in zip(inner, node.inputs[plain:], strict=True) if o is not None}
+        proto.attribute.append(attribute_to_proto(key, value, rename))
     return proto

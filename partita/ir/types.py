@@ -97,6 +97,10 @@ _BY_NUMPY = {member.numpy: member for member in DType}
 _BY_ONNX = {member.onnx: member for member in DType}
 
 
+class UndeterminedTypeError(ValueError):
+    """Something was asked of a type that it does not tell: the rank of a tensor of unknown rank."""
+
+
 @dataclass(frozen=True, slots=True)
 class TensorType:
     """A tensor of `dtype` elements. `shape` is None when even the rank is unknown."""
@@ -112,7 +116,7 @@ class TensorType:
     def dims(self) -> tuple[Dim, ...]:
         """The shape, which must be known in rank."""
         if self.shape is None:
-            raise ValueError("the rank of this tensor is unknown")
+            raise UndeterminedTypeError("the rank of this tensor is unknown")
         return self.shape
 
     def __str__(self) -> str:

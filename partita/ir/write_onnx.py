@@ -52,12 +52,11 @@ def graph_to_proto(
     *,
     weights: bool = True,
     copy_outputs: bool = True,
-    captures: bool = False,
     functions: list[onnx.FunctionProto] | None = None,
     rename: dict[Value, str] | None = None,
 ) -> onnx.GraphProto:
-    """The message of one graph. With `captures`, inputs that stand for captured values are left out: they have
-    their outer names."""
+    """The message of one graph. Values in `rename` have the names given there; inputs among them stand for captured
+    values and are left out."""
     names = dict(rename or {})
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
@@ -65,8 +64,6 @@ def graph_to_proto(
             nodes += _dims_protos(graph, node)
         elif isinstance(node.attributes.get("body"), Graph) and functions is not None and node.domain == DOMAIN:
             nodes.append(_call_proto(node, graph, functions))
-        elif "captures" in node.attributes:
-            nodes.append(_control_flow_proto(node, names))
         else:
             nodes.append(node_to_proto(node, names))
     outputs: list[onnx.ValueInfoProto] = []
@@ -76,7 +73,7 @@ def graph_to_proto(
             name = f"{name}.output.{position}"
             nodes.append(helper.make_node("Identity", [names.get(output, output.name)], [name]))
         outputs.append(helper.make_value_info(name, type_to_proto(output.type)))
-    own = graph.inputs if not captures else [value for value in graph.inputs if value not in names]
+    own = [value for value in graph.inputs if value not in names]
     inputs = [helper.make_value_info(value.name, type_to_proto(value.type)) for value in own]
     initializers = []
     for value, parameter in graph.parameters.items():
@@ -91,27 +88,6 @@ def graph_to_proto(
         if not isinstance(output.type, UnknownType) and not graph.is_output(output)
     ]
     return helper.make_graph(nodes, graph.name, inputs, outputs, initializers, value_info=infos)
-
-
-def _control_flow_proto(node: Node, names: dict[Value, str]) -> onnx.NodeProto:
-    """If, Loop or Scan: captured operands go back to being outer names."""
-    captured = node.attributes["captures"]
-    outer = node.inputs[len(node.inputs) - captured :] if captured else ()
-    proto = onnx.NodeProto(op_type=node.op_type, name=node.name, domain=node.domain)
-    plain = node.inputs[: len(node.inputs) - captured]
-    proto.input.extend("" if v is None else names.get(v, v.name) for v in plain)
-    proto.output.extend(names.get(v, v.name) for v in node.outputs)
-    for key, value in node.attributes.items():
-        if isinstance(value, Graph):
-            inner = value.inputs[len(value.inputs) - captured :] if captured else []
-            rename = {i: names.get(o, o.name) for i, o in zip(inner, outer, strict=True) if o is not None}
-            body = graph_to_proto(value, captures=True, rename=rename)
-            proto.attribute.append(helper.make_attribute(key, body))
-        elif key != "captures":
-            from partita.ir.protobuf import attribute_to_proto
-
-            proto.attribute.append(attribute_to_proto(key, value))
-    return proto
 
 
 def _call_proto(node: Node, graph: Graph, functions: list[onnx.FunctionProto]) -> onnx.NodeProto:

@@ -22,6 +22,7 @@ from partita.ir.expression import (
 )
 from partita.ir.graph import Node
 from partita.ir.operators.elementwise import element
+from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes
 
 
@@ -72,8 +73,8 @@ def gemm(node: Node) -> Computation:
         raise ShapeError(f"{node.describe()}: {depth} columns of A meet {other} rows of B")
     m, n = Axis("m", rows), Axis("n", columns)
     k = Axis("k", depth)
-    i, j, l = Index(m), Index(n), Index(k)
-    product = load(a, *((l, i) if flip_a else (i, l))) * load(b, *((j, l) if flip_b else (l, j)))
+    i, j, inner = Index(m), Index(n), Index(k)
+    product = load(a, *((inner, i) if flip_a else (i, inner))) * load(b, *((j, inner) if flip_b else (inner, j)))
     total = reduce("sum", [k], product, 0)
     if alpha != 1.0:
         total = total * alpha
@@ -185,3 +186,6 @@ def convolution(node: Node) -> Computation:
         return total if bias is None else total + load(bias, o)
 
     return compute((x.shape[0], outputs, *view.output), body)
+
+
+attribute_dropped("Gemm", before=7, attributes=["broadcast"])

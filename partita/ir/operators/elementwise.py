@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from onnx import TensorProto
+
+from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes, is_static
 from partita.ir.expression import Axis, Computation, Expr, Index, Operand, call, cast, load, select
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import computes, operator
+from partita.ir.operators.older import broadcast_by_axis, default_was, with_trailing_axes
+from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 Scalar = Callable[..., Expr]
@@ -242,3 +246,34 @@ def mean(node: Node) -> Computation:
 @computes("Where")
 def where(node: Node) -> Computation:
     return broadcast(node, lambda condition, a, b: select(condition, a, b))
+
+
+# ---------------------------------------------------------------------- older opsets
+
+broadcast_by_axis("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater")
+default_was("Selu", before=6, alpha=1.673200011253357, gamma=1.0506999492645264)
+
+
+@upgrades("PRelu", before=7)
+def slopes_per_channel(build: Builder, node: Node) -> None:
+    """A slope per channel broadcast along axis 1."""
+    x, slope = node.operand(0), node.operand(1)
+    if len(slope.shape) == 1 and slope.shape[0] != 1 and len(x.shape) > 2:
+        build.graph.set_input(node, 1, with_trailing_axes(build, slope, len(x.shape) - 2))
+
+
+@upgrades("Cast", before=6)
+def type_by_number(build: Builder, node: Node) -> None:
+    node.attributes["to"] = int(TensorProto.DataType.Value(node.attributes["to"].upper()))
+
+
+@upgrades("Clip", before=11)
+def bounds_as_operands(build: Builder, node: Node) -> None:
+    """Absent bounds were the largest finite floats from opset 6 on, so that infinities are clipped too."""
+    largest = None if node.version < 6 else 3.4028234663852886e38
+    low, high = node.attributes.pop("min", largest and -largest), node.attributes.pop("max", largest)
+    x = node.operand(0)
+    bounds = [None if bound is None else build.scalar(bound, x) for bound in (low, high)]
+    while bounds and bounds[-1] is None:
+        bounds.pop()
+    build.graph.set_inputs(node, [x, *bounds])

@@ -9,9 +9,11 @@ import numpy as np
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
+from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, compute, literal, load, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.older import attribute_renamed, attribute_to_input, default_was
 from partita.ir.operators.registry import (
     Known,
     computes,
@@ -22,6 +24,7 @@ from partita.ir.operators.registry import (
     operator,
     propagates,
     required,
+    upgrades,
 )
 from partita.ir.types import DType
 
@@ -390,3 +393,35 @@ def pad(node: Node) -> Computation:
         return load(x, *(places[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
 
     return compute(shape, body)
+
+
+# ---------------------------------------------------------------------- older opsets
+
+attribute_to_input("Reshape", before=5, attribute="shape", index=1)
+attribute_to_input("Squeeze", "Unsqueeze", before=13, attribute="axes", index=1)
+attribute_to_input("Slice", before=10, attribute="starts", index=1)
+attribute_to_input("Slice", before=10, attribute="ends", index=2)
+attribute_to_input("Slice", before=10, attribute="axes", index=3)
+attribute_to_input("Split", before=13, attribute="split", index=1)
+attribute_renamed("Pad", before=2, attribute="paddings", to="pads")
+attribute_to_input("Pad", before=11, attribute="pads", index=1)
+default_was("Concat", before=4, axis=1)
+
+
+@upgrades("Pad", before=11)
+def fill_as_operand(build: Builder, node: Node) -> None:
+    if fill := node.attributes.pop("value", 0.0):
+        build.graph.set_input(node, 2, build.scalar(fill, node.operand(0)))
+
+
+@upgrades("Split", before=18)
+def equal_parts(build: Builder, node: Node) -> None:
+    if node.input(1) is None:
+        node.attributes["num_outputs"] = len(node.outputs)
+
+
+@upgrades("Tile", before=6)
+def repeats_of_one_axis(build: Builder, node: Node) -> None:
+    count, axis = required(node, 1).item(), required(node, 2).item()
+    repeats = [count if n == axis else 1 for n in range(len(node.operand(0).shape))]
+    build.graph.set_inputs(node, [node.operand(0), build.ints(repeats)])

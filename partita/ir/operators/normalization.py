@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call, load, reduce, select, size
+from partita.ir.expression import Axis, Computation, Index, call, load, reduce, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis
+from partita.ir.operators.older import attribute_dropped
+from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -121,4 +123,56 @@ def instance_normalization(build: Builder, node: Node) -> Value:
     return build("Add", build("Mul", normal, build("Unsqueeze", scale, trailing)), build("Unsqueeze", bias, trailing))
 
 
-__all__ = ["Expr", "batch_normalization", "dims"]
+# ---------------------------------------------------------------------- older opsets
+
+
+@upgrades("Softmax", "LogSoftmax", "Hardmax", before=13)
+def over_all_later_axes(build: Builder, node: Node) -> Value | None:
+    """Before opset 13 the input was taken as a matrix, its columns all axes from `axis` on."""
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", 1), len(x.shape)) if x.shape else 0
+    if all(dims.is_static(dim) and dim == 1 for dim in x.shape[axis + 1 :]):
+        node.attributes["axis"] = axis
+        return None
+    matrix = build("Flatten", x, axis=axis)
+    return build("Reshape", build(node.op_type, matrix, axis=1), build("Shape", x))
+
+
+attribute_dropped("BatchNormalization", before=9, attributes=["is_test"])
+
+
+@upgrades("BatchNormalization", before=9)
+def per_element(build: Builder, node: Node) -> Value | None:
+    """`spatial = 0` normalized every element of a sample on its own."""
+    x, scale, bias, mean, variance = node.operands
+    if node.attributes.pop("spatial", 1) or len(x.shape) < 3:
+        return None
+    _only_result(build, node)
+    deviation = build("Sqrt", build("Add", variance, build.scalar(node.attributes.get("epsilon", 1e-5), variance)))
+    return build("Add", build("Mul", build("Div", build("Sub", x, mean), deviation), scale), bias)
+
+
+@upgrades("BatchNormalization", before=14)
+def inference_only(build: Builder, node: Node) -> Value | None:
+    """More outputs than the first made it a training step."""
+    _only_result(build, node)
+    return None if len(node.outputs) == 1 else build("BatchNormalization", *node.operands, **node.attributes)
+
+
+def _only_result(build: Builder, node: Node) -> None:
+    if any(build.graph.uses(output) or build.graph.is_output(output) for output in node.outputs[1:]):
+        raise ModelError(
+            f"{node.describe()}: this is a training step, as its statistics are used; export for inference"
+        )
+
+
+@upgrades("GroupNormalization", before=21)
+def statistics_per_channel(build: Builder, node: Node) -> None:
+    """Scale and bias came per group."""
+    x, *parameters = node.operands
+    groups, channels = node.attributes["num_groups"], x.shape[1]
+    if not dims.is_static(channels):
+        raise ShapeError(f"{node.describe()}: the number of channels must be known; fix it with `shapes`")
+    for index, parameter in enumerate(parameters, start=1):
+        spread = build("Expand", build("Unsqueeze", parameter, build.ints([1])), build.ints([1, channels // groups]))
+        build.graph.set_input(node, index, build("Reshape", spread, build.ints([-1])))

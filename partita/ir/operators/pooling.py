@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from partita.errors import ModelError
 from partita.ir import dims
+from partita.ir.builder import Builder
 from partita.ir.expression import (
     Axis,
     Computation,
@@ -25,7 +27,7 @@ from partita.ir.graph import Node
 from partita.ir.operators.contraction import inside, sources, window
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.reduction import reduced
-from partita.ir.operators.registry import computes, operator
+from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 
@@ -157,3 +159,11 @@ def lp_pool(node: Node) -> Computation:
         return call("pow", reduction("sum", view.kernel, value, 0), 1 / p)
 
     return compute((*x.shape[:2], *view.output), body)
+
+
+@upgrades("LpPool", "GlobalLpPool", before=2)
+def whole_power(build: Builder, node: Node) -> None:
+    power = node.attributes.get("p", 2.0)
+    if power != int(power):
+        raise ModelError(f"{node.describe()}: p is {power}, but only whole numbers have a meaning in newer opsets")
+    node.attributes["p"] = int(power)

@@ -21,6 +21,7 @@ from partita.ir.expression import (
     size,
 )
 from partita.ir.graph import Node, Value
+from partita.ir.operators.older import attribute_to_input
 from partita.ir.operators.registry import computes, ints, normalized_axes, normalized_axis, operator, required
 from partita.ir.types import DType
 
@@ -95,3 +96,10 @@ def arg_extreme(node: Node) -> Computation:
     place = [Index(inner if n == axis else a) for n, a in enumerate(outer)]
     index = Reduce(kind, (inner,), load(x, *place), literal(0, DType.INT64), DType.INT64)
     return Computation(tuple(a for n, a in enumerate(outer) if keep or n != axis), index)
+
+
+attribute_to_input("ReduceSum", before=13, attribute="axes", index=1)
+attribute_to_input(
+    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
+    "ReduceSumSquare", before=18, attribute="axes", index=1,
+)  # fmt: skip

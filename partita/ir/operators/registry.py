@@ -5,14 +5,14 @@ A definition gives any of
 - `infer(node)`: the output types, for operators that no expression describes;
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
 - `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
-- `upgrade(graph, node)`: the step from an older opset's meaning to the newest one;
+- `upgrades`: the steps from older opsets' meanings to the newest one;
 - `is_view`: the first output is the first operand under another shape, so that no data need move.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import numpy as np
 from partita.errors import ModelError, ShapeError
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation
-from partita.ir.graph import Graph, Node, Value
+from partita.ir.graph import Node, Value
 from partita.ir.types import Type
 
 Known = np.ndarray[Any, np.dtype[Any]]
@@ -28,7 +28,7 @@ Compute = Callable[[Node], Computation | Sequence[Computation]]
 Infer = Callable[[Node], Type | Sequence[Type]]
 Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
 Propagate = Callable[[Node], Known | None]
-Upgrade = Callable[[Graph, Node], None]
+Upgrade = Callable[[Builder, Node], Value | Sequence[Value | None] | None]
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Operator:
     infer: Infer | None = None
     decompose: Decompose | None = None
     propagate: Propagate | None = None
-    upgrade: Upgrade | None = None
+    upgrades: list[tuple[int, Upgrade]] = field(default_factory=list)
     is_view: bool = False
 
     def computations(self, node: Node) -> tuple[Computation, ...]:
@@ -106,10 +106,15 @@ def propagates(*names: str, domain: str = "") -> Callable[[Propagate], Propagate
     return register
 
 
-def upgrades(*names: str, domain: str = "") -> Callable[[Upgrade], Upgrade]:
+def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], Upgrade]:
+    """Declares what nodes of opsets older than `before` need to mean the same in `before`. The step changes the node in
+    place, or gives the values that take the place of its outputs. Steps run from the oldest on."""
+
     def register(function: Upgrade) -> Upgrade:
         for name in names:
-            operator(name, domain).upgrade = function
+            steps = operator(name, domain).upgrades
+            steps.append((before, function))
+            steps.sort(key=lambda step: step[0])
         return function
 
     return register
@@ -128,12 +133,16 @@ def known(value: Value | None) -> Known | None:
     return value.known
 
 
+class DataDependentError(ShapeError):
+    """What an operator computes can be told at run time only, from its operands' data."""
+
+
 def required(node: Node, index: int) -> Known:
-    """The content of operand `index`, which the operator needs at compile time; `ShapeError` when it depends on
-    the inputs' data."""
+    """The content of operand `index`, which an expression of the operator needs; `DataDependentError` when it depends
+    on the inputs' data."""
     content = known(node.operand(index))
     if content is None:
-        raise ShapeError(
+        raise DataDependentError(
             f"{node.describe()}: operand {index} ({node.operand(index).name!r}) must be known when compiling, "
             "but it depends on the model's inputs"
         )

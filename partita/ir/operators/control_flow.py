@@ -1,0 +1,169 @@
+"""If, Loop and Scan: operators that hold graphs. Types flow through the bodies; what a body captures are the last
+operands of the node and the last inputs of each body (attribute `captures` counts them)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from partita.errors import ShapeError
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.registry import infers, known, normalized_axis
+from partita.ir.types import DType, TensorType, Type, UnknownType
+
+
+def bodies(node: Node) -> dict[str, Graph]:
+    """The graphs that `node` holds, by attribute."""
+    return {name: value for name, value in node.attributes.items() if isinstance(value, Graph)}
+
+
+def plain(node: Node) -> tuple[Value | None, ...]:
+    """The operands that are not captured."""
+    return node.inputs[: len(node.inputs) - node.attributes.get("captures", 0)]
+
+
+def enter(node: Node) -> None:
+    """Gives the inputs of the bodies the types of the operands behind them."""
+    captured = node.inputs[len(plain(node)) :]
+    for body in bodies(node).values():
+        own = body.inputs[: len(body.inputs) - len(captured)]
+        kinds = _own_types(node)
+        if node.op_type in ("If", "Loop", "Scan") and len(kinds) != len(own):
+            raise ShapeError(f"{node.describe()}: its body takes {len(own)} inputs, but gets {len(kinds)}")
+        for inner, kind in zip(own, kinds, strict=False):
+            if kind is not None:
+                inner.type = kind
+        for inner, outer in zip(body.inputs[len(own) :], captured, strict=True):
+            assert outer is not None
+            inner.type, inner.known = outer.type, known(outer) if _is_small(outer) else None
+
+
+def _is_small(value: Value) -> bool:
+    return value.known is not None or (value.parameter is not None and value.parameter.is_constant)
+
+
+def _own_types(node: Node) -> Sequence[Type | None]:
+    operands = plain(node)
+    if node.op_type == "Loop":
+        scalars = [TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())]
+        return [*scalars, *(value.type if value is not None else None for value in operands[2:])]
+    if node.op_type == "Scan":
+        count = node.attributes["num_scan_inputs"]
+        states = [value.type for value in operands[: len(operands) - count] if value is not None]
+        return [*states, *(_element_type(node, n) for n in range(count))]
+    return []
+
+
+def _scan_input(node: Node, position: int) -> tuple[Value, int]:
+    """The `position`-th scanned operand and its scanned axis."""
+    count = node.attributes["num_scan_inputs"]
+    operands = plain(node)
+    value = operands[len(operands) - count + position]
+    assert value is not None
+    axes = node.attributes.get("scan_input_axes", (0,) * count)
+    return value, normalized_axis(node, axes[position], len(value.shape))
+
+
+def _element_type(node: Node, position: int) -> Type:
+    value, axis = _scan_input(node, position)
+    return TensorType(value.tensor.dtype, tuple(d for n, d in enumerate(value.shape) if n != axis))
+
+
+def _joined(first: Type, second: Type, name: str) -> Type:
+    """A type for values of both types: dimensions that differ become a symbol."""
+    if not isinstance(first, TensorType) or not isinstance(second, TensorType):
+        return second if isinstance(first, UnknownType) else first
+    if first.dtype is not second.dtype:
+        raise ShapeError(f"{name!r} is {first} here and {second} there")
+    if first.shape is None or second.shape is None or len(first.shape) != len(second.shape):
+        return TensorType(first.dtype, None)
+    shape = tuple(
+        a if dims.same(a, b) else dims.symbol(f"{name}.{axis}")
+        for axis, (a, b) in enumerate(zip(first.shape, second.shape, strict=True))
+    )
+    return TensorType(first.dtype, shape)
+
+
+def _infer_body(body: Graph, *, trust: bool = True) -> list[Type]:
+    from partita.ir.inference import infer
+
+    infer(body, declared=trust)
+    return [output.type for output in body.outputs]
+
+
+@infers("If")
+def branches(node: Node) -> list[Type]:
+    enter(node)
+    chosen, other = (_infer_body(node.attributes[key]) for key in ("then_branch", "else_branch"))
+    if len(chosen) != len(node.outputs) or len(other) != len(node.outputs):
+        raise ShapeError(f"{node.describe()}: both branches must give {len(node.outputs)} outputs")
+    return [_joined(a, b, v.name) for a, b, v in zip(chosen, other, node.outputs, strict=True)]
+
+
+def _carried(node: Node, body: Graph, first: int, skipped: int, count: int) -> list[Type]:
+    """Types of the body's outputs, after its carried inputs (`count` of them from `first`) were made wide enough for
+    what the body itself puts into them (its outputs after `skipped`)."""
+    found = _infer_body(body)
+    for _ in range(16):
+        stable = True
+        for inner, made in zip(body.inputs[first : first + count], found[skipped:], strict=False):
+            wide = _joined(inner.type, made, inner.name)
+            if wide != inner.type:
+                inner.type, stable = wide, False
+        if stable:
+            break
+        found = _infer_body(body, trust=False)
+    return found
+
+
+@infers("Loop")
+def loop(node: Node) -> list[Type]:
+    enter(node)
+    body: Graph = node.attributes["body"]
+    count = max(len(plain(node)) - 2, 0)
+    if len(body.outputs) != len(node.outputs) + 1 or len(node.outputs) < count:
+        raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
+    found = _carried(node, body, 2, 1, count)
+    trips = _trip_count(node, body)
+    final = [inner.type for inner in body.inputs[2 : 2 + count]]
+    return [*final, *(_stacked(kind, trips, 0) for kind in found[1 + count :])]
+
+
+def _trip_count(node: Node, body: Graph) -> Dim | None:
+    """How often the body runs, where the condition plays no part."""
+    limit, condition = node.input(0), node.input(1)
+    content = known(limit) if limit is not None and _is_small(limit) else None
+    unending = condition is None or (_is_small(condition) and bool(_item(condition)))
+    again = body.outputs[0]
+    if content is None or not unending or not (again is body.inputs[1] or (_is_small(again) and bool(_item(again)))):
+        return None
+    return dims.maximum(content.item(), 0)
+
+
+def _item(value: Value) -> object:
+    content = known(value)
+    return None if content is None else content.item()
+
+
+def _stacked(kind: Type, size: Dim | None, axis: int) -> Type:
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return kind
+    axis = axis % (len(kind.shape) + 1)
+    return TensorType(kind.dtype, (*kind.shape[:axis], size, *kind.shape[axis:]))
+
+
+@infers("Scan")
+def scan(node: Node) -> list[Type]:
+    enter(node)
+    body: Graph = node.attributes["body"]
+    scanned = node.attributes["num_scan_inputs"]
+    count = len(plain(node)) - scanned
+    if len(body.outputs) != len(node.outputs) or len(node.outputs) < count:
+        raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
+    found = _carried(node, body, 0, 0, count)
+    value, axis = _scan_input(node, 0)
+    stacked = len(node.outputs) - count
+    axes = node.attributes.get("scan_output_axes", (0,) * stacked)
+    final = [inner.type for inner in body.inputs[:count]]
+    return [*final, *(_stacked(kind, value.shape[axis], at) for kind, at in zip(found[count:], axes, strict=True))]

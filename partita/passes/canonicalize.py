@@ -1,0 +1,82 @@
+"""One meaning per operator: every node comes to mean what the newest opset says, and every value gets a type.
+
+    before: <ir_version: 8, opset_import: ["" : 11]>
+            model (float[2, 3] x) => (float[3, 2] y) {
+                a = Unsqueeze <axes = [0]> (x)
+                b = Softmax <axis = 2> (a)
+                c = Squeeze <axes = [0]> (b)
+                y = Transpose <perm = [1, 0]> (c)
+            }
+    after:  <ir_version: 14, opset_import: ["" : 28]>
+            model (float[2, 3] x) => (float[3, 2] y)
+                <int64[1] axes = {0}, int64[1] again = {0}> {
+                a = Unsqueeze (x, axes)
+                b = Softmax <axis = 2> (a)
+                c = Squeeze (b, again)
+                y = Transpose <perm = [1, 0]> (c)
+            }
+
+How each operator changed stands beside its definition, in `partita/ir/operators`. Composite operators stay whole: a
+backend may know better than their decomposition (`partita.passes.decompose`).
+"""
+
+from __future__ import annotations
+
+from partita.errors import ModelError
+from partita.ir.builder import Builder
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.inference import infer_node
+from partita.ir.operators import definition
+from partita.ir.operators.control_flow import bodies, enter
+from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
+
+
+def canonicalize(graph: Graph) -> bool:
+    """Upgrades and types all nodes, those of subgraphs too. `ModelError` lists every node that has not the form its
+    operator set asks for; `ShapeError`, the first whose operands do not fit."""
+    problems = _form(graph)
+    if problems:
+        raise ModelError("\n".join(problems))
+    return _canonicalize(graph)
+
+
+def _form(graph: Graph) -> list[str]:
+    problems: list[str] = []
+    for node in graph.nodes:
+        problems += form_problems(node)
+        for body in bodies(node).values():
+            problems += _form(body)
+    return problems
+
+
+def _canonicalize(graph: Graph) -> bool:
+    changed = graph.opsets.get("") != NEWEST_OPSET
+    graph.opsets[""] = NEWEST_OPSET
+    for node in graph.nodes:
+        changed |= _upgrade(graph, node)
+    return changed
+
+
+def _upgrade(graph: Graph, node: Node) -> bool:
+    """Brings one node to the newest opset and types what it gives."""
+    old = node.version
+    operator = definition(node)
+    if node.domain == "" and old < NEWEST_OPSET:
+        if old < 6:
+            node.attributes.pop("consumed_inputs", None)
+        for before, step in operator.upgrades if operator is not None else ():
+            values = step(Builder(graph, node.name), node) if old < before else None
+            if values is not None:
+                graph.replace_node(node, [values] if isinstance(values, Value) else values)
+                return True
+        node.version = NEWEST_OPSET
+    changed = node.version != old
+    if bodies(node):
+        enter(node)
+        for body in bodies(node).values():
+            changed |= _canonicalize(body)
+    infer_node(node)
+    problems = type_problems(node)
+    if problems:
+        raise ModelError("\n".join(problems))
+    return changed
