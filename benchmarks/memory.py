@@ -100,7 +100,7 @@ def run_stage(model: str, runner: str, stage: str, artifact: Path) -> None:
             if stage == "export":
                 module.export_library(artifact)
         else:
-            module = partita.load_module(artifact)
+            module = partita.load_module(artifact, threads=1)
             if stage == "run":
                 module.run(inputs)
     seconds = time.perf_counter() - start

@@ -4,7 +4,6 @@ A runner is loaded once from a model's file and then run many times. A new peer 
 """
 
 import importlib.metadata
-import os
 import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -56,8 +55,7 @@ class Partita(Runner):
         self.folder = tempfile.TemporaryDirectory(prefix="partita-benchmark-")
         artifact = Path(self.folder.name) / "model.so"
         partita.compile(path).export_library(artifact)
-        os.environ["PARTITA_NUM_THREADS"] = str(threads)  # read when an artifact is loaded
-        self.module = partita.load_module(artifact)
+        self.module = partita.load_module(artifact, threads=threads)
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         return self.module.run(inputs)
