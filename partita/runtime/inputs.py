@@ -1,0 +1,68 @@
+"""Whether a caller's inputs fit a model: every problem in one error, with what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from partita.errors import InputError, ParameterError
+from partita.runtime.data_types import data_type_of, type_name
+from partita.runtime.program import Program, Value
+from partita.runtime.table import Array
+
+
+def as_given(array: Any, dtype: np.dtype[np.generic]) -> Array:
+    """The array as C reads it: a NumPy array, dense, in the machine's byte order; copied only if it was not.
+
+    A type other than `dtype`, byte order apart, is left as it is.
+    """
+    given = np.asarray(array)
+    if given.dtype != dtype and given.dtype.newbyteorder("=") == dtype:
+        given = given.astype(dtype)
+    return given if given.flags.c_contiguous else given.copy(order="C")
+
+
+def check_inputs(program: Program, inputs: Mapping[str, Any]) -> None:
+    """Checks names, types, ranks, sizes, and symbolic sizes against each other.
+
+    Raises:
+        InputError: with every problem.
+    """
+    problems = [f"input {name!r} is not one of the model's" for name in inputs if name not in program.input_names]
+    bound: dict[int, tuple[int, str]] = {}
+    for index in program.inputs:
+        value = program.values[index]
+        if value.name not in inputs:
+            problems.append(f"input {value.name!r} is missing: expected {_expected(program, value)}")
+            continue
+        problems += _array_problems(program, value, inputs[value.name], bound)
+    if problems:
+        raise InputError(f"the inputs do not fit {program.symbol}:\n  " + "\n  ".join(problems))
+
+
+def _expected(program: Program, value: Value) -> str:
+    return f"{type_name(value.data_type)}{program.shape_text(value)}"
+
+
+def _array_problems(program: Program, value: Value, given: Any, bound: dict[int, tuple[int, str]]) -> Iterable[str]:
+    try:
+        array = np.asarray(given)
+        fits = data_type_of(array.dtype) == value.data_type
+    except (ParameterError, ValueError, TypeError):
+        yield f"input {value.name!r} is a {type(given).__name__}, expected {_expected(program, value)}"
+        return
+    if not fits or array.ndim != len(value.shape):
+        yield f"input {value.name!r} is {array.dtype}{array.shape}, expected {_expected(program, value)}"
+        return
+    for axis, (size, extent) in enumerate(zip(array.shape, value.shape, strict=True)):
+        if extent >= 0:
+            if size != extent:
+                yield f"input {value.name!r}: axis {axis} has size {size}, expected {extent}"
+        elif -extent - 1 < len(program.symbols):
+            where = f"axis {axis} of input {value.name!r}"
+            first_size, first = bound.setdefault(-extent - 1, (size, where))
+            if first_size != size:
+                name = program.symbols[-extent - 1].name
+                yield f"input {value.name!r}: axis {axis} has size {size}, but {name!r} is {first_size} by {first}"

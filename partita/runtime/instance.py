@@ -1,0 +1,353 @@
+"""One instance of a compiled model: NumPy arrays in, NumPy arrays out, over the C runtime.
+
+What a call needs is prepared once, because a small model runs in less time than it takes to describe its inputs.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from partita.errors import ArtifactError, ExecutionError, InputError
+from partita.runtime import library as c
+from partita.runtime.data_types import data_type_of, numpy_dtype
+from partita.runtime.inputs import as_given, check_inputs
+from partita.runtime.program import Program, Value
+from partita.runtime.table import Array
+
+_REMEMBERED = 64  # input shapes whose output shapes are remembered
+
+Interpreter = Callable[[int, Sequence[Array]], Sequence[Array]]
+"""Runs the interpreted region of an index on arrays."""
+
+_from_buffer = ctypes.c_char.from_buffer
+_address_of = ctypes.addressof
+
+
+def address(array: Array) -> int:
+    """Where an array's data lies. Several times as fast as `array.ctypes.data`, where it can be."""
+    try:
+        return _address_of(_from_buffer(array))  # type: ignore[arg-type]
+    except (TypeError, ValueError):  # read-only, empty, or of a type without a buffer format
+        return int(array.ctypes.data)
+
+
+class Instance:
+    """State of one model: its arena, its regions' states. Threads that share one wait for each other."""
+
+    def __init__(
+        self,
+        library: c.Library,
+        program: Program,
+        *,
+        parameters: Path | Sequence[Array] | None,
+        threads: int | None,
+        interpreter: Interpreter,
+    ) -> None:
+        """Opens an instance.
+
+        Args:
+            parameters: the file that holds the table, or its entries in order, used where they lie.
+            threads: how many to run on; None: PARTITA_NUM_THREADS, else all cores this process may use.
+
+        Raises:
+            ArtifactError: the table could not be mapped.
+            ExecutionError: there is not memory enough, or a thread could not be started.
+        """
+        self._library = library
+        self._program = program
+        self._interpreter = interpreter
+        self._lock = threading.RLock()
+        self._error: BaseException | None = None
+        self._engine_results: list[Array] = []
+        self._constants = parameters if not isinstance(parameters, Path) else None
+        # Weakly: a cycle through the callback would keep the arena until the garbage collector comes by.
+        self._engine = c.EngineCallback(partial(_call_engine, weakref.ref(self)))
+        self._handle: int | None = self._open(parameters, threads)
+        self._prepare()
+
+    def _open(self, parameters: Path | Sequence[Array] | None, threads: int | None) -> int:
+        options = c.Options(size=ctypes.sizeof(c.Options), threads=threads or 0, engine=self._engine)
+        if isinstance(parameters, Path):
+            options.parameters = bytes(parameters)
+        elif parameters is not None:
+            pointers = (ctypes.c_void_p * max(1, len(parameters)))(*(array.ctypes.data for array in parameters))
+            options.constants = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
+        handle = ctypes.c_void_p()
+        message = ctypes.create_string_buffer(c.MESSAGE_BYTES)
+        status = self._library.open(ctypes.byref(options), ctypes.byref(handle), message, len(message))
+        if status:
+            kind = ArtifactError if status in (c.PARAMETERS, c.ARGUMENT) else ExecutionError
+            raise kind(f"{self._program.symbol}: {message.value.decode('utf-8', 'replace')}")
+        return int(handle.value or 0)
+
+    def _prepare(self) -> None:
+        program = self._program
+        self._inputs = (c.Tensor * max(1, len(program.inputs)))()
+        self._outputs = (c.Tensor * max(1, len(program.outputs)))()
+        self._input_address = ctypes.addressof(self._inputs)
+        self._output_address = ctypes.addressof(self._outputs)
+        self._input_slots = [
+            self._slot(program.values[index], self._inputs[position]) for position, index in enumerate(program.inputs)
+        ]
+        self._output_slots = [
+            self._slot(program.values[index], self._outputs[position]) for position, index in enumerate(program.outputs)
+        ]
+        self._static_shapes = [slot.shape for slot in self._output_slots]
+        self._is_static = None not in self._static_shapes
+        self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
+
+    def _slot(self, value: Value, tensor: c.Tensor) -> _Slot:
+        static = all(extent >= 0 for extent in value.shape)
+        tensor.data_type = value.data_type
+        tensor.rank = len(value.shape)
+        if static:
+            tensor.shape[: len(value.shape)] = value.shape
+        depends_on_data = not static and any(symbol.data_dependent for symbol in self._program.symbols)
+        return _Slot(value, tensor, value.shape if static else None, depends_on_data)
+
+    # ------------------------------------------------------------------ the whole model
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Runs the model.
+
+        Inputs are read where they lie if they are dense, and copied if not.
+
+        Args:
+            inputs: every input by name.
+
+        Returns:
+            Every output by name, in new memory.
+
+        Raises:
+            InputError: names, types or shapes do not fit; all problems at once.
+            ExecutionError: a region failed, or the instance is closed.
+        """
+        with self._lock:
+            handle = self._opened()
+            arrays = self._take(inputs)
+            shapes = self._static_shapes if self._is_static else self._expected_shapes(arrays)
+            results: list[Array | None] = []
+            for slot, shape in zip(self._output_slots, shapes, strict=True):
+                if shape is None:
+                    slot.tensor.data = None
+                    results.append(None)
+                    continue
+                result = np.empty(shape, slot.dtype)
+                if slot.shape is None:
+                    slot.tensor.shape[: len(shape)] = shape
+                slot.tensor.data = address(result)
+                results.append(result)
+            status = self._library.run(handle, self._input_address, self._output_address)
+            if status:
+                self._raise(status, inputs)
+            return self._collect(arrays, results)
+
+    def _take(self, inputs: Mapping[str, Array]) -> list[Array]:
+        """Describes the inputs to C. Returns the arrays that must live until the call is over."""
+        arrays: list[Array] = []
+        slots = self._input_slots
+        if len(inputs) != len(slots):
+            check_inputs(self._program, inputs)
+        for slot in slots:
+            array = inputs.get(slot.name)
+            if (
+                array.__class__ is not np.ndarray
+                or array.dtype != slot.dtype
+                or not array.flags.c_contiguous
+                or (array.shape != slot.shape and (slot.shape is not None or array.ndim != slot.rank))
+            ):
+                check_inputs(self._program, inputs)
+                array = as_given(inputs[slot.name], slot.dtype)
+            if slot.shape is None:
+                slot.tensor.shape[: slot.rank] = array.shape
+            slot.tensor.data = address(array)
+            arrays.append(array)
+        return arrays
+
+    def _expected_shapes(self, arrays: Sequence[Array]) -> Sequence[tuple[int, ...] | None]:
+        """The outputs' shapes as the last run on inputs of these shapes had them; None where unknown."""
+        known = self._shapes.get(tuple(array.shape for array in arrays))
+        return known if known is not None else self._static_shapes
+
+    def _collect(self, arrays: Sequence[Array], results: Sequence[Array | None]) -> dict[str, Array]:
+        """Copies outputs out of the instance's memory, and remembers the shapes that inputs decide."""
+        collected: dict[str, Array] = {}
+        for slot, result in zip(self._output_slots, results, strict=True):
+            collected[slot.name] = _copy(slot.tensor, slot.dtype) if result is None else result
+        if all(result is not None for result in results):
+            return collected
+        if len(self._shapes) >= _REMEMBERED:
+            self._shapes.clear()
+        self._shapes[tuple(array.shape for array in arrays)] = [
+            None if slot.depends_on_data else tuple(slot.tensor.shape[: slot.rank]) for slot in self._output_slots
+        ]
+        return collected
+
+    def _raise(self, status: int, inputs: Mapping[str, Array] | None) -> None:
+        error, self._error = self._error, None
+        if error is not None and not isinstance(error, Exception):
+            raise error  # an interrupt, or the end of the process
+        message = self.last_error()
+        if error is not None:
+            raise ExecutionError(f"{message}: {error}") from error
+        if inputs is not None and status in (c.ARGUMENT, c.SHAPE):
+            check_inputs(self._program, inputs)
+        raise (InputError if status in (c.ARGUMENT, c.SHAPE) else ExecutionError)(message)
+
+    # ------------------------------------------------------------------ one region
+
+    def lookup(self, region: int) -> None:
+        """Initializes a region, if it was not.
+
+        Raises:
+            ExecutionError: its init failed; the next lookup tries again.
+        """
+        with self._lock:
+            status = self._library.lookup(self._opened(), region)
+            if status:
+                raise ExecutionError(self.last_error())
+
+    def run_region(self, region: int, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Runs one region alone.
+
+        Args:
+            arrays: its inputs, in order.
+
+        Returns:
+            Its outputs, in order, in new memory.
+
+        Raises:
+            InputError: counts, types or shapes do not fit.
+            ExecutionError: it failed.
+        """
+        described = self._program.regions[region]
+        values = [self._program.values[index] for index in (*described.inputs, *described.outputs)]
+        if len(arrays) != len(described.inputs):
+            raise InputError(f"{described.symbol} takes {len(described.inputs)} inputs, not {len(arrays)}")
+        tensors = (c.Tensor * max(1, len(values)))()
+        kept = []
+        for value, array, tensor in zip(values, arrays, tensors, strict=False):
+            kept.append(as_given(array, numpy_dtype(value.data_type)))
+            if kept[-1].ndim > c.MAX_RANK:
+                raise InputError(f"{described.symbol}: input {value.name!r} has rank {kept[-1].ndim}")
+            _describe(tensor, kept[-1])
+        with self._lock:
+            status = self._library.run_region(self._opened(), region, tensors)
+            if status:
+                self._raise(status, None)
+            first = len(described.inputs)
+            return tuple(
+                _copy(tensor, numpy_dtype(value.data_type))
+                for value, tensor in list(zip(values, tensors, strict=False))[first:]
+            )
+
+    # ------------------------------------------------------------------ engines
+
+    def run_engine(self, region: int, tensors: ctypes.Array[c.Tensor]) -> int:
+        """Called by C for an interpreted region; must not raise."""
+        try:
+            described = self._program.regions[region]
+            inputs = [_view(tensors[index]) for index in range(len(described.inputs))]
+            results = self._interpreter(region, inputs)
+            if len(results) != len(described.outputs):
+                raise ExecutionError(f"the engine gave {len(results)} outputs, expected {len(described.outputs)}")
+            self._engine_results = []
+            for index, result in enumerate(results, len(described.inputs)):
+                self._give(tensors[index], self._program.values[described.outputs[index - len(inputs)]], result)
+        except BaseException as error:  # an exception cannot pass through C: `_raise` raises it again
+            self._error = error
+            return 1
+        return 0
+
+    def _give(self, tensor: c.Tensor, value: Value, result: Array) -> None:
+        dense = as_given(result, numpy_dtype(value.data_type))
+        if data_type_of(dense.dtype) != value.data_type:
+            raise ExecutionError(f"the engine computed {value.name!r} as {dense.dtype}")
+        if not tensor.data:
+            self._engine_results.append(dense)  # read by C when the callback has returned
+            _describe(tensor, dense)
+        elif dense.shape != tuple(tensor.shape[: tensor.rank]):
+            expected = tuple(tensor.shape[: tensor.rank])
+            raise ExecutionError(f"the engine computed {value.name!r} with shape {dense.shape}, expected {expected}")
+        else:
+            ctypes.memmove(tensor.data, dense.ctypes.data, dense.nbytes)
+
+    # ------------------------------------------------------------------ life
+
+    def _opened(self) -> int:
+        if self._handle is None:
+            raise ExecutionError(f"{self._program.symbol} is closed")
+        return self._handle
+
+    def last_error(self) -> str:
+        """What the C runtime said last."""
+        return self._library.error(self._opened()).decode("utf-8", "replace")
+
+    def arena_bytes(self) -> int:
+        """Size of the arena as allocated now, in bytes."""
+        with self._lock:
+            return self._library.arena_bytes(self._opened())
+
+    def close(self) -> None:
+        """Gives back everything; closing again does nothing. Later calls raise ExecutionError."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                self._library.close(handle)
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+
+def _call_engine(
+    instance: weakref.ref[Instance], _user: object, region: int, tensors: ctypes.Array[c.Tensor], _count: int
+) -> int:
+    alive = instance()
+    return alive.run_engine(region, tensors) if alive is not None else 1
+
+
+class _Slot:
+    """An input or an output, with what a call needs of it."""
+
+    __slots__ = ("depends_on_data", "dtype", "name", "rank", "shape", "tensor")
+
+    def __init__(self, value: Value, tensor: c.Tensor, shape: tuple[int, ...] | None, depends_on_data: bool) -> None:
+        self.name = value.name
+        self.dtype = numpy_dtype(value.data_type)
+        self.rank = len(value.shape)
+        self.shape = shape  # None where it is symbolic
+        self.tensor = tensor
+        self.depends_on_data = depends_on_data
+
+
+def _describe(tensor: c.Tensor, array: Array) -> None:
+    tensor.data = address(array)
+    tensor.data_type = data_type_of(array.dtype)
+    tensor.rank = array.ndim
+    tensor.shape[: array.ndim] = array.shape
+
+
+def _view(tensor: c.Tensor) -> Array:
+    """C's memory as an array, not copied."""
+    dtype = numpy_dtype(tensor.data_type)
+    shape = tuple(tensor.shape[: tensor.rank])
+    size = int(np.prod(shape)) * dtype.itemsize
+    if size == 0 or not tensor.data:
+        return np.empty(shape, dtype)
+    memory: Array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data))
+    return memory.view(dtype).reshape(shape)
+
+
+def _copy(tensor: c.Tensor, dtype: np.dtype[np.generic]) -> Array:
+    result = np.empty(tuple(tensor.shape[: tensor.rank]), dtype)
+    if result.nbytes:
+        ctypes.memmove(result.ctypes.data, tensor.data, result.nbytes)
+    return result

@@ -1,0 +1,207 @@
+"""Finds a C compiler and runs it: argument lists, no shell, no absolute path in what comes out.
+
+The flags keep IEEE semantics: -ffast-math is not among them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+from partita.errors import CompilerError
+
+# -ffp-contract=fast lets a*b+c round once; the rest changes no result.
+_FLAGS = ("-std=gnu11", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
+_CONTRACT = ("-ffp-contract=fast",)
+_LINK_FLAGS = ("-shared", "-Wl,--build-id=none", "-Wl,-z,defs", "-Wl,-z,noexecstack")
+_LIBRARIES = ("-lpthread", "-lm", "-ldl")
+_TIMEOUT = 1800  # seconds for one file: a compiler that hangs must not hang us
+
+# Predefined macros whose instructions the code may use, as Linux names them in /proc/cpuinfo.
+_FEATURES = {
+    "__SSE4_2__": "sse4_2",
+    "__AVX__": "avx",
+    "__AVX2__": "avx2",
+    "__FMA__": "fma",
+    "__F16C__": "f16c",
+    "__BMI2__": "bmi2",
+    "__AVX512F__": "avx512f",
+    "__AVX512BW__": "avx512bw",
+    "__AVX512DQ__": "avx512dq",
+    "__AVX512VL__": "avx512vl",
+    "__AVX512VNNI__": "avx512_vnni",
+    "__AVX512BF16__": "avx512_bf16",
+    "__AVX512FP16__": "avx512_fp16",
+    "__AVXVNNI__": "avx_vnni",
+    "__AMX_TILE__": "amx_tile",
+    "__AMX_INT8__": "amx_int8",
+    "__AMX_BF16__": "amx_bf16",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How C is compiled.
+
+    Attributes:
+        cc: the compiler's command, "" to search for one.
+        mcpu: value of -march: "native", "x86-64-v3", ...; "" for the compiler's default.
+        optimization: the -O level.
+        flags: further flags, one argument each.
+        jobs: compilers that run at the same time; 0: as many as there are cores.
+    """
+
+    cc: str = ""
+    mcpu: str = "native"
+    optimization: str = "-O3"
+    flags: tuple[str, ...] = ()
+    jobs: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file to compile: its name below the build folder, its text, and further include folders."""
+
+    name: str
+    text: str
+    include_directories: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Linking:
+    """What the linker needs besides the objects."""
+
+    directories: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+
+
+def find_compiler(cc: str = "") -> tuple[str, ...]:
+    """The command of the C compiler: `cc`, else PARTITA_CC, else gcc, clang, cc on the PATH, else ziglang.
+
+    Raises:
+        CompilerError: none was found, or not the one asked for.
+    """
+    wanted = cc or os.environ.get("PARTITA_CC", "")
+    if wanted:
+        command = tuple(shlex.split(wanted))
+        if not command or shutil.which(command[0]) is None:
+            raise CompilerError(f"the C compiler {wanted!r} was not found; check the option cc or PARTITA_CC")
+        return command
+    for name in ("gcc", "clang", "cc"):
+        if shutil.which(name):
+            return (name,)
+    if importlib.util.find_spec("ziglang") is not None:
+        return (sys.executable, "-m", "ziglang", "cc")
+    raise CompilerError(
+        "no C compiler was found: install gcc or clang, or `pip install ziglang`, or name one in PARTITA_CC"
+    )
+
+
+def compile_flags(options: BuildOptions) -> tuple[str, ...]:
+    """The flags that every file is compiled with, folders apart."""
+    march = (f"-march={options.mcpu}",) if options.mcpu else ()
+    return (options.optimization, *_FLAGS, *_CONTRACT, *march, *options.flags)
+
+
+def link_flags(linking: Linking) -> tuple[str, ...]:
+    """The flags after the objects."""
+    directories = [flag for path in linking.directories for flag in (f"-L{path}", f"-Wl,-rpath,{path}")]
+    return (*_LINK_FLAGS, *directories, *(f"-l{name}" for name in linking.libraries), *_LIBRARIES)
+
+
+@cache
+def runtime_sources() -> Mapping[str, str]:
+    """The C runtime's files, headers included, by their name below a build folder: "runtime/run.c"."""
+    folder = resources.files("partita.runtime.c")
+    files = [item for item in folder.iterdir() if item.name.endswith((".c", ".h"))]
+    return {f"runtime/{item.name}": item.read_text("utf-8") for item in sorted(files, key=lambda item: item.name)}
+
+
+@dataclass(slots=True)
+class Toolchain:
+    """A compiler and its options. Finding it may fail; using it may fail; nothing is kept between uses."""
+
+    options: BuildOptions = field(default_factory=BuildOptions)
+    command: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        self.command = self.command or find_compiler(self.options.cc)
+
+    def build_library(self, sources: Sequence[Source], linking: Linking) -> bytes:
+        """Compiles the sources and the C runtime, in parallel, and links them.
+
+        Returns:
+            The shared library's bytes.
+
+        Raises:
+            CompilerError: a compiler or the linker failed.
+        """
+        runtime = [Source(name, text) for name, text in runtime_sources().items() if name.endswith(".c")]
+        everything = [*sources, *runtime]
+        with tempfile.TemporaryDirectory(prefix="partita-") as name:
+            folder = Path(name)
+            jobs = self.options.jobs or len(os.sched_getaffinity(0))
+            with ThreadPoolExecutor(max_workers=jobs) as pool:
+                objects = list(pool.map(self.compile_source, everything))
+            names = [f"{number}.o" for number in range(len(objects))]
+            for object_name, data in zip(names, objects, strict=True):
+                (folder / object_name).write_bytes(data)
+            self._run([*self.command, "-o", "model.so", *names, *link_flags(linking)], folder, "linking")
+            return (folder / "model.so").read_bytes()
+
+    def compile_source(self, source: Source) -> bytes:
+        """Compiles one file to an object: a function of the source, the options and the compiler alone.
+
+        Raises:
+            CompilerError: the compiler failed; the message holds its command and output.
+        """
+        with tempfile.TemporaryDirectory(prefix="partita-") as name:
+            folder = Path(name)
+            headers = {file: text for file, text in runtime_sources().items() if file.endswith(".h")}
+            for file, text in {**headers, source.name: source.text}.items():
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text(text, "utf-8")
+            flags = [*compile_flags(self.options), f"-ffile-prefix-map={folder}=.", "-Iruntime"]
+            flags += [f"-I{path}" for path in source.include_directories]
+            self._run([*self.command, "-c", source.name, "-o", "unit.o", *flags], folder, f"compiling {source.name}")
+            return (folder / "unit.o").read_bytes()
+
+    def features(self) -> tuple[str, ...]:
+        """Instruction sets that the options let the compiler use, by their names in /proc/cpuinfo."""
+        with tempfile.TemporaryDirectory(prefix="partita-") as name:
+            (Path(name) / "empty.c").write_text("", "utf-8")
+            flags = compile_flags(self.options)
+            output = self._run([*self.command, *flags, "-dM", "-E", "empty.c"], Path(name), "asking for macros")
+        macros = {line.split()[1] for line in output.splitlines() if line.startswith("#define ")}
+        return tuple(feature for macro, feature in _FEATURES.items() if macro in macros)
+
+    def _run(self, command: Iterable[str], folder: Path, doing: str) -> str:
+        arguments = list(command)
+        shown = shlex.join(arguments)
+        # Messages in one language, and no user's environment in __DATE__: equal input gives equal bytes.
+        environment = {**os.environ, "LC_ALL": "C", "SOURCE_DATE_EPOCH": "315532800"}
+        try:
+            result = subprocess.run(
+                arguments, cwd=folder, env=environment, capture_output=True, timeout=_TIMEOUT, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise CompilerError(f"{doing} took more than {_TIMEOUT} seconds: {shown}") from error
+        except OSError as error:
+            raise CompilerError(f"{doing} failed: {shown}: {error}") from error
+        if result.returncode != 0:
+            code = result.returncode
+            how = f"died of signal {-code}" if code < 0 else f"ended with code {code}"
+            output = (result.stderr or result.stdout).decode("utf-8", "replace")
+            raise CompilerError(f"{doing} failed: the compiler {how}\n  command: {shown}\n{output}")
+        return result.stdout.decode("utf-8", "replace")
