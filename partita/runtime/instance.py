@@ -133,21 +133,20 @@ class Instance:
             handle = self._opened()
             arrays = self._take(inputs)
             shapes = self._static_shapes if self._is_static else self._expected_shapes(arrays)
-            results: list[Array | None] = []
+            results: dict[str, Array] = {}
             for slot, shape in zip(self._output_slots, shapes, strict=True):
                 if shape is None:
                     slot.tensor.data = None
-                    results.append(None)
                     continue
                 result = np.empty(shape, slot.dtype)
                 if slot.shape is None:
                     slot.tensor.shape[: len(shape)] = shape
                 slot.tensor.data = address(result)
-                results.append(result)
+                results[slot.name] = result
             status = self._library.run(handle, self._input_address, self._output_address)
             if status:
                 self._raise(status, inputs)
-            return self._collect(arrays, results)
+            return results if len(results) == len(self._output_slots) else self._collect(arrays, results)
 
     def _take(self, inputs: Mapping[str, Array]) -> list[Array]:
         """Describes the inputs to C. Returns the arrays that must live until the call is over."""
@@ -176,13 +175,12 @@ class Instance:
         known = self._shapes.get(tuple(array.shape for array in arrays))
         return known if known is not None else self._static_shapes
 
-    def _collect(self, arrays: Sequence[Array], results: Sequence[Array | None]) -> dict[str, Array]:
+    def _collect(self, arrays: Sequence[Array], results: Mapping[str, Array]) -> dict[str, Array]:
         """Copies outputs out of the instance's memory, and remembers the shapes that inputs decide."""
-        collected: dict[str, Array] = {}
-        for slot, result in zip(self._output_slots, results, strict=True):
-            collected[slot.name] = _copy(slot.tensor, slot.dtype) if result is None else result
-        if all(result is not None for result in results):
-            return collected
+        collected = {
+            slot.name: results[slot.name] if slot.name in results else _copy(slot.tensor, slot.dtype)
+            for slot in self._output_slots
+        }
         if len(self._shapes) >= _REMEMBERED:
             self._shapes.clear()
         self._shapes[tuple(array.shape for array in arrays)] = [

@@ -38,10 +38,18 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A region's function. `constants` are table entries in the order `<symbol>_init` wants them; () for none."""
+    """A region's function.
+
+    Attributes:
+        constants: table entries in the order `<symbol>_init` wants them; () for none.
+        has_state: it wants an init although it may have no constants.
+        has_free: it defines `<symbol>_free`.
+    """
 
     symbol: str
     constants: tuple[str, ...] = ()
+    has_state: bool = False
+    has_free: bool = False
 
 
 @dataclass(frozen=True, slots=True)
