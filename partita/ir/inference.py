@@ -19,7 +19,7 @@ from partita.ir import dims
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.registry import DataDependentError, Operator, definition, known
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
-from partita.ir.types import DType, TensorType, Type, UndeterminedTypeError, UnknownType
+from partita.ir.types import DType, TensorType, Type, UndeterminedTypeError, UnknownType, check_shape
 
 LARGEST_KNOWN = 64  # elements: shapes, axes and pads are small; larger contents are data
 
@@ -50,6 +50,8 @@ def infer_node(node: Node, *, declared: bool = True) -> None:
         raise ShapeError(f"{node.describe()}: {error}") from error
     for output, inferred in zip(node.outputs, types, strict=False):
         output.type = _merged(node, output, inferred, declared)
+        if isinstance(output.type, TensorType) and output.type.shape is not None:
+            check_shape(output.type.shape, node.describe())
     if operator is not None and operator.propagate is not None:
         node.output.known = _content(node, operator)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
 from onnx import AttributeProto, TypeProto, helper, numpy_helper
@@ -11,7 +9,7 @@ from onnx import AttributeProto, TypeProto, helper, numpy_helper
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.graph import Attribute, Graph, Node, Value
-from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
+from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType, check_shape
 
 Names = dict[str, dims.Dim]  # what a `dim_param` stands for
 
@@ -26,7 +24,9 @@ def type_from_proto(proto: TypeProto, names: Names | None = None) -> Type:
         dtype = _dtype(tensor.elem_type)
         if not tensor.HasField("shape"):
             return TensorType(dtype, None)
-        return TensorType(dtype, tuple(_dim_from_proto(dim, names or {}) for dim in tensor.shape.dim))
+        shape = tuple(_dim_from_proto(dim, names or {}) for dim in tensor.shape.dim)
+        check_shape(shape, f"type {dtype!r}{list(shape)}")
+        return TensorType(dtype, shape)
     if kind == "sequence_type":
         return SequenceType(type_from_proto(proto.sequence_type.elem_type, names))
     if kind == "optional_type":
@@ -62,21 +62,10 @@ def _dtype(number: int) -> DType:
 def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dims.Dim | None:
     kind = proto.WhichOneof("value")
     if kind == "dim_value":
-        if proto.dim_value < 0:
-            raise ModelError(f"a dimension is {proto.dim_value}; sizes are not negative: use a name for a dynamic one")
         return int(proto.dim_value)
     if kind == "dim_param" and proto.dim_param:
         return names.get(proto.dim_param) or dims.symbol(proto.dim_param)
     return None
-
-
-def array_from_tensor(tensor: onnx.TensorProto, where: str) -> np.ndarray[Any, Any]:
-    """The content of a tensor message; `ModelError` when its fields contradict each other."""
-    try:
-        array: np.ndarray[Any, Any] = numpy_helper.to_array(tensor)
-    except Exception as error:  # the library raises whatever it meets in damaged data
-        raise ModelError(f"{where}: the tensor {tensor.name!r} cannot be read: {error}") from error
-    return array.astype(object) if array.dtype.kind in "SU" else array
 
 
 def attribute_to_proto(name: str, value: Attribute, rename: dict[Value, str] | None = None) -> AttributeProto:

@@ -7,11 +7,15 @@ takes one byte; everything else takes its natural width.
 from __future__ import annotations
 
 import enum
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
+
+from partita.errors import ModelError
 
 if TYPE_CHECKING:
     from partita.ir.dims import Dim
@@ -154,3 +158,18 @@ class UnknownType:
 
 
 Type = TensorType | SequenceType | OptionalType | UnknownType
+
+LARGEST_RANK = 32
+LARGEST_TENSOR = 1 << 40  # elements
+
+
+def check_shape(shape: Iterable[Dim | None], where: str) -> None:
+    """`ModelError` when no tensor has this shape, or none that a machine could hold."""
+    shape = tuple(shape)
+    if len(shape) > LARGEST_RANK:
+        raise ModelError(f"{where}: a tensor of rank {len(shape)}; ranks up to {LARGEST_RANK} are supported")
+    known = [dim for dim in shape if isinstance(dim, int)]
+    if any(dim < 0 for dim in known):
+        raise ModelError(f"{where}: shape {shape} has a negative dimension; give a dynamic one a name")
+    if 0 not in known and math.prod(known) > LARGEST_TENSOR:
+        raise ModelError(f"{where}: shape {shape} has more than {LARGEST_TENSOR} elements, the largest supported")

@@ -164,7 +164,7 @@ def _dims_protos(graph: Graph, node: Node) -> list[onnx.NodeProto]:
             result = apply(operators[dim.func.__name__], result, operand)
         return result
 
-    parts = [build(dims.parse(str(dim))) for dim in content]
+    parts = [build(dim) for dim in content]
     if node.output.tensor.rank == 0:
         protos.append(helper.make_node("Squeeze", [parts[0], constant(0)], [stem]))
     else:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, compute, literal, select, size
+from partita.ir.expression import Computation, Expr, compute, literal, select, size
 from partita.ir.graph import Graph, Node
-from partita.ir.operators.registry import Known, computes, infers, operator, propagates
+from partita.ir.operators.registry import Known, computes, infers, propagates
 from partita.ir.types import DType, Type
 
 DOMAIN = "partita"
@@ -16,23 +15,23 @@ DOMAIN = "partita"
 
 def content(node: Node) -> list[Dim]:
     """What a Dims node holds, in row-major order."""
-    return [dims.parse(str(dim)) for dim in node.attributes["dims"]]
+    return list(node.attributes["dims"])
 
 
 @computes("Dims", domain=DOMAIN)
 def dims_operator(node: Node) -> Computation:
-    """A 0-D or 1-D int64 tensor of symbolic dimensions: attributes `dims` (texts) and `rank`."""
+    """A 0-D or 1-D int64 tensor of symbolic dimensions: attributes `dims` and `rank`."""
     elements = content(node)
     if node.attributes["rank"] == 0:
         return compute([], lambda: size(elements[0]))
 
-    def body(*i: object) -> object:
-        result = literal(0, DType.INT64) if not elements else size(elements[-1])
+    def body(i: Expr) -> Expr:
+        result = size(elements[-1]) if elements else literal(0, DType.INT64)
         for place in reversed(range(len(elements) - 1)):
-            result = select(i[0] < place + 1, size(elements[place]), result)  # type: ignore[operator]
+            result = select(i < place + 1, size(elements[place]), result)
         return result
 
-    return compute([len(elements)], body)  # type: ignore[arg-type]
+    return compute([len(elements)], body)
 
 
 @propagates("Dims", domain=DOMAIN)
@@ -48,6 +47,3 @@ def body_types(node: Node) -> list[Type]:
     """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""
     body: Graph = node.attributes["body"]
     return [output.type for output in body.outputs]
-
-
-_ = operator
