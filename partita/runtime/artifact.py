@@ -16,7 +16,8 @@ import platform
 import stat
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,7 +26,7 @@ import numpy as np
 
 from partita.errors import ArtifactError, ParameterError
 from partita.runtime.program import Program, check_program
-from partita.runtime.table import Array, Entry, view_table
+from partita.runtime.table import Array, Entry, lay_out, view_table
 
 MAGIC = b"PARTITA1"
 TRAILER_BYTES = 24
@@ -41,11 +42,11 @@ _MACHINES = {3: "x86", 40: "arm", 62: "x86_64", 183: "aarch64", 243: "riscv"}
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """A checked artifact.
+    """A checked artifact. It keeps its files mapped, so that replacing them afterwards changes nothing here.
 
     Attributes:
-        table_path: the file that holds the table: the artifact's own, or the one beside it.
-        table_start: where its data starts in that file, in bytes.
+        code: the library's bytes, of shape (bytes,), with what pads them to whole pages.
+        table: the table's data, of shape (bytes,): read-only, and read when it is used.
         files: the archive's members but the table and the manifest.
     """
 
@@ -53,46 +54,64 @@ class Artifact:
     manifest: Mapping[str, Any]
     program: Program
     entries: tuple[Entry, ...]
-    table_path: Path
-    table_start: int
-    table_bytes: int
-    payload_start: int
+    code: Array
+    table: Array
     files: Mapping[str, bytes]
 
     def parameters(self) -> dict[str, Array]:
-        """The table's entries by name: read-only, mapped from the file, read when they are used."""
-        if self.table_bytes == 0:
-            return view_table(np.empty(0, np.uint8), self.entries)
-        data = np.memmap(self.table_path, np.uint8, "r", offset=self.table_start, shape=(self.table_bytes,))
-        return view_table(np.asarray(data), self.entries)
+        """The table's entries by name: read-only views, not copies."""
+        return view_table(self.table, self.entries)
 
 
-def read_artifact(path: str | os.PathLike[str], *, verify: bool = True) -> Artifact:
-    """Reads and checks an artifact. Nothing is executed, and of the table only a megabyte at a time is in memory.
-
-    Args:
-        verify: whether to compute the table's digest, which reads all of it.
+@contextmanager
+def opened(path: Path) -> Iterator[IO[bytes]]:
+    """A regular file, opened for reading; what goes wrong with it in the block is told with its path.
 
     Raises:
-        ArtifactError: with the path, what is wrong and what to try.
+        ArtifactError: it cannot be read.
     """
-    path = Path(path).absolute()
     try:
-        with _open_regular(path) as file:
-            _check_elf(path, file)
-            distance = _read_trailer(path, file)
-            return _read(path, file, distance, verify)
+        # O_NONBLOCK: opening a FIFO must not wait for a writer.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ArtifactError(f"{path}: not a regular file")
+            yield file
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _open_regular(path: Path) -> IO[bytes]:
-    # O_NONBLOCK: opening a FIFO must not wait for a writer.
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ArtifactError(f"{path}: not a regular file")
-    return file
+def read_artifact(path: Path, file: IO[bytes], *, verify: bool = True) -> Artifact:
+    """Reads and checks an artifact. Nothing is executed, and of the table only a megabyte at a time is in memory.
+
+    Args:
+        file: the path, opened.
+        verify: whether to compute the table's digest, which reads all of it.
+
+    Raises:
+        ArtifactError: with the path, what is wrong and what to try.
+        ParameterError: the table lacks an entry that a region wants.
+    """
+    _check_elf(path, file)
+    distance = _read_trailer(path, file)
+    manifest, files, start, table = _read_archive(path, file)
+    expected = manifest["table"]
+    size = os.fstat(file.fileno()).st_size
+    if bool(expected["beside"]) != (table is None) or distance != (0 if table is None else size - table):
+        raise _damaged(path, "its parameter table is not where its end says")
+    code = _map(file, 0, start)
+    _check_code(path, code, manifest)
+    program, entries = _parse(path, manifest)
+    if table is not None:
+        data = _check_table(path, file, table, expected, entries, verify)
+    else:
+        beside = path.with_suffix(".safetensors")
+        if not beside.exists():
+            raise ArtifactError(f"{path}: its parameters should lie beside it, in {beside.name}, and do not")
+        with opened(beside) as other:
+            if os.fstat(other.fileno()).st_size != int(expected["bytes"]):
+                raise _damaged(beside, f"it should have {expected['bytes']} bytes, and has not")
+            data = _check_table(beside, other, 0, expected, entries, verify)
+    return Artifact(path, manifest, program, entries, code, data, files)
 
 
 def _damaged(path: Path, what: str) -> ArtifactError:
@@ -130,8 +149,8 @@ def _read_trailer(path: Path, file: IO[bytes]) -> int:
     return distance
 
 
-def _read(path: Path, file: IO[bytes], distance: int, verify: bool) -> Artifact:
-    size = os.fstat(file.fileno()).st_size
+def _read_archive(path: Path, file: IO[bytes]) -> tuple[dict[str, Any], dict[str, bytes], int, int | None]:
+    """The manifest, the small members, where the archive starts, and where the table does if it is inside."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = {info.filename: info for info in archive.infolist()}
@@ -145,16 +164,7 @@ def _read(path: Path, file: IO[bytes], distance: int, verify: bool) -> Artifact:
             table = _data_offset(file, members[TABLE]) if TABLE in members else None
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError, EOFError, struct.error) as error:
         raise _damaged(path, f"its archive cannot be read ({error})") from error
-    if table is not None and (size - distance != table or members[TABLE].file_size != manifest["table"]["bytes"]):
-        raise _damaged(path, "its parameter table is not where its end says")
-    if (table is None) != (distance == 0) or bool(manifest["table"]["beside"]) != (table is None):
-        raise _damaged(path, "its manifest and its end disagree about the parameter table")
-    _check_code(path, file, manifest, start)
-    program, entries = _parse(path, manifest)
-    beside = path if table is not None else path.with_suffix(".safetensors")
-    data_start = _check_table(path, beside, table or 0, manifest["table"], verify)
-    length = int(manifest["table"]["data_bytes"])
-    return Artifact(path, manifest, program, entries, beside, data_start, length, start, files)
+    return manifest, files, start, table
 
 
 def _check_versions(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -193,18 +203,21 @@ def _data_offset(file: IO[bytes], info: zipfile.ZipInfo) -> int:
     return int(info.header_offset + 30 + name + extra)
 
 
-def _check_code(path: Path, file: IO[bytes], manifest: Mapping[str, Any], payload_start: int) -> None:
-    file.seek(0)
-    code = file.read(payload_start)
-    section_headers, entry_bytes, count = (
-        int.from_bytes(code[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62))
-    )
-    if len(code) != payload_start or section_headers + entry_bytes * count > payload_start:
+def _map(file: IO[bytes], start: int, size: int) -> Array:
+    """A part of the file as bytes, read-only."""
+    return np.asarray(np.memmap(file, np.uint8, "r", offset=start, shape=(size,))) if size else np.empty(0, np.uint8)
+
+
+def _check_code(path: Path, code: Array, manifest: Mapping[str, Any]) -> None:
+    # Of an ELF file, the table of sections comes last.
+    header = code[:64].tobytes()
+    sections, entry_bytes, count = (int.from_bytes(header[a:b], "little") for a, b in ((40, 48), (58, 60), (60, 62)))
+    if len(header) < 64 or sections + entry_bytes * count > code.size:
         raise _damaged(path, "its code is cut off")
     expected = manifest["code"]  # None where it was built from a model.tar, by whatever compiler was there
     if expected is not None:
         padded = -(-int(expected["bytes"]) // PAGE) * PAGE
-        if padded != payload_start or hashlib.sha256(code[: expected["bytes"]]).hexdigest() != expected["sha256"]:
+        if padded != code.size or hashlib.sha256(code[: expected["bytes"]].data).hexdigest() != expected["sha256"]:
             raise _damaged(path, "its code does not match its digest")
 
 
@@ -220,20 +233,20 @@ def _parse(path: Path, manifest: Mapping[str, Any]) -> tuple[Program, tuple[Entr
     return program, entries
 
 
-def _check_table(artifact: Path, path: Path, start: int, expected: Mapping[str, Any], verify: bool) -> int:
-    """Checks the table's size and, if asked, its digest. Returns where its data starts in its file."""
-    if path != artifact and not path.exists():
-        raise ArtifactError(f"{artifact}: its parameters should lie beside it, in {path.name}, and do not")
-    with _open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        total = int(expected["bytes"])
-        if start + total > size or (path != artifact and size != total):
-            raise _damaged(path, f"the parameter table has {size - start} bytes, expected {total}")
-        if verify and _digest(file, start, total) != expected["sha256"]:
-            raise _damaged(
-                path, "the parameter table does not match its digest: these are not the weights it was made with"
-            )
-    return start + total - int(expected["data_bytes"])
+def _check_table(
+    path: Path, file: IO[bytes], start: int, expected: Mapping[str, Any], entries: tuple[Entry, ...], verify: bool
+) -> Array:
+    """Checks the table's size, its header and, if asked, its digest. Returns its data, mapped."""
+    layout = lay_out((entry.name, entry.data_type, entry.shape) for entry in entries)
+    size = os.fstat(file.fileno()).st_size - start
+    if layout.entries != entries or layout.file_bytes != expected["bytes"] or layout.file_bytes > size:
+        raise _damaged(path, f"the parameter table should have {layout.file_bytes} bytes, and there are {size}")
+    file.seek(start)
+    if file.read(len(layout.header)) != layout.header:
+        raise _damaged(path, "the parameter table is another model's: names, types or shapes differ")
+    if verify and _digest(file, start, layout.file_bytes) != expected["sha256"]:
+        raise _damaged(path, "the parameter table does not match its digest, so it holds other weights")
+    return _map(file, start + len(layout.header), layout.data_bytes)
 
 
 def _digest(file: IO[bytes], start: int, size: int) -> str:

@@ -29,7 +29,7 @@ from partita.runtime.artifact import (
     MANIFEST,
     PAGE,
     TABLE,
-    read_artifact,
+    Artifact,
 )
 from partita.runtime.table import ALIGNMENT, Array, Layout, lay_out_arrays, write_table
 
@@ -171,28 +171,24 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def rewrite_table(source: Path, target: Path, parameters: Mapping[str, Array]) -> None:
+def rewrite_table(artifact: Artifact, target: Path, parameters: Mapping[str, Array]) -> None:
     """Writes an artifact again with other values in its table; code, schedule and bind program stay.
 
     Args:
         parameters: the table's entries, of the names, types and shapes they have now.
 
     Raises:
-        ArtifactError: the source is no sound artifact, or the target cannot be written.
+        ArtifactError: the target cannot be written.
         ParameterError: an entry is missing, or of another type or shape.
     """
-    artifact = read_artifact(source, verify=False)
     entries = {entry.name: parameters[entry.name] for entry in artifact.entries}
     layout = lay_out_arrays(entries)
     kept = {key: value for key, value in artifact.manifest.items() if key not in ("format", "abi", "code", "table")}
     content = Content(kept, artifact.files, layout, entries)
     placement: Placement = "beside" if artifact.manifest["table"]["beside"] else "inside"
-    with source.open("rb") as file:
-        code = file.read(artifact.payload_start)
     described = artifact.manifest["code"]
-    if described is not None:
-        code = code[: described["bytes"]]
-    write_library(target, code, content, placement)
+    code = artifact.code if described is None else artifact.code[: described["bytes"]]
+    write_library(target, code.tobytes(), content, placement)
 
 
 # ------------------------------------------------------------------ source

@@ -10,11 +10,10 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-from partita.errors import ArtifactError, ExecutionError, InputError
+from partita.errors import ExecutionError, InputError
 from partita.runtime import library as c
 from partita.runtime.data_types import data_type_of, numpy_dtype
 from partita.runtime.inputs import as_given, check_inputs
@@ -46,18 +45,17 @@ class Instance:
         library: c.Library,
         program: Program,
         *,
-        parameters: Path | Sequence[Array] | None,
+        constants: Sequence[Array],
         threads: int | None,
         interpreter: Interpreter,
     ) -> None:
         """Opens an instance.
 
         Args:
-            parameters: the file that holds the table, or its entries in order, used where they lie.
+            constants: the table's entries in order, used where they lie.
             threads: how many to run on; None: PARTITA_NUM_THREADS, else all cores this process may use.
 
         Raises:
-            ArtifactError: the table could not be mapped.
             ExecutionError: there is not memory enough, or a thread could not be started.
         """
         self._library = library
@@ -66,25 +64,21 @@ class Instance:
         self._lock = threading.RLock()
         self._error: BaseException | None = None
         self._engine_results: list[Array] = []
-        self._constants = parameters if not isinstance(parameters, Path) else None
+        self._constants = constants
         # Weakly: a cycle through the callback would keep the arena until the garbage collector comes by.
         self._engine = c.EngineCallback(partial(_call_engine, weakref.ref(self)))
-        self._handle: int | None = self._open(parameters, threads)
+        self._handle: int | None = self._open(constants, threads)
         self._prepare()
 
-    def _open(self, parameters: Path | Sequence[Array] | None, threads: int | None) -> int:
+    def _open(self, constants: Sequence[Array], threads: int | None) -> int:
         options = c.Options(size=ctypes.sizeof(c.Options), threads=threads or 0, engine=self._engine)
-        if isinstance(parameters, Path):
-            options.parameters = bytes(parameters)
-        elif parameters is not None:
-            pointers = (ctypes.c_void_p * max(1, len(parameters)))(*(array.ctypes.data for array in parameters))
-            options.constants = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
+        pointers = (ctypes.c_void_p * max(1, len(constants)))(*(array.ctypes.data for array in constants))
+        options.constants = ctypes.cast(pointers, ctypes.POINTER(ctypes.c_void_p))
         handle = ctypes.c_void_p()
         message = ctypes.create_string_buffer(c.MESSAGE_BYTES)
         status = self._library.open(ctypes.byref(options), ctypes.byref(handle), message, len(message))
         if status:
-            kind = ArtifactError if status in (c.PARAMETERS, c.ARGUMENT) else ExecutionError
-            raise kind(f"{self._program.symbol}: {message.value.decode('utf-8', 'replace')}")
+            raise ExecutionError(f"{self._program.symbol}: {message.value.decode('utf-8', 'replace')}")
         return int(handle.value or 0)
 
     def _prepare(self) -> None:

@@ -90,7 +90,7 @@ def _dlopen(path: Path) -> ctypes.CDLL:
     """
     try:
         with tempfile.TemporaryDirectory(prefix="partita-") as folder:
-            link = Path(folder) / path.name
+            link = Path(folder) / "model.so"
             link.symlink_to(path)
             return ctypes.CDLL(str(link), mode=os.RTLD_NOW | os.RTLD_LOCAL)
     except (PermissionError, FileNotFoundError):  # no folder for temporary files

@@ -10,12 +10,12 @@ from types import MappingProxyType
 from typing import Any
 
 from partita.errors import ArtifactError
-from partita.runtime.artifact import BIND, Artifact, read_artifact
+from partita.runtime.artifact import BIND, Artifact, opened, read_artifact
 from partita.runtime.engines import EngineFactory
 from partita.runtime.export import rewrite_table
 from partita.runtime.instance import Instance
 from partita.runtime.library import Library
-from partita.runtime.module import Function, InterpretedModule, bind_table
+from partita.runtime.module import Function, InterpretedModule, bind_table, in_place
 from partita.runtime.runnable import RunnableModule
 from partita.runtime.table import Array
 
@@ -50,15 +50,12 @@ class LoadedModule(RunnableModule):
         super().__init__(artifact.program, threads, engines)
         self.artifact = artifact
         self._library = library
-        self._table = table
-        self._views: Mapping[str, Array] | None = None
+        self._table: Mapping[str, Array] = MappingProxyType(dict(artifact.parameters() if table is None else table))
         self.imported_modules = tuple(_module(artifact, item) for item in artifact.manifest["modules"])
 
     @property
     def params(self) -> Mapping[str, Array]:
-        if self._views is None:
-            self._views = MappingProxyType(dict(self._table or self.artifact.parameters()))
-        return self._views
+        return self._table
 
     @property
     def bind_program(self) -> bytes:
@@ -78,11 +75,10 @@ class LoadedModule(RunnableModule):
         raise KeyError(symbol)
 
     def open_instance(self, threads: int | None = None) -> Instance:
-        parameters = self.artifact.table_path if self._table is None else list(self._table.values())
         return Instance(
             self._library,
             self.program,
-            parameters=parameters,
+            constants=list(map(in_place, self._table.values())),
             threads=threads,
             interpreter=self._interpreter(),
         )
@@ -97,7 +93,7 @@ class LoadedModule(RunnableModule):
         Raises:
             ArtifactError: it cannot be written; what was there stays.
         """
-        rewrite_table(self.artifact.path, Path(path), self.params)
+        rewrite_table(self.artifact, Path(path), self.params)
         return Path(path)
 
 
@@ -122,8 +118,12 @@ def load_module(
         ArtifactError: the file is missing, damaged, of another version or for another machine.
         ParameterError: its table lacks an entry that a region wants.
     """
-    artifact = read_artifact(path, verify=verify)
-    library = Library(artifact.path, artifact.program.symbol)
+    path = Path(path).absolute()
+    with opened(path) as file:
+        artifact = read_artifact(path, file, verify=verify)
+        # The very file that was checked, whatever lies under its path by now.
+        checked = Path(f"/proc/self/fd/{file.fileno()}")
+        library = Library(checked if checked.exists() else path, artifact.program.symbol)
     return LoadedModule(artifact, library, threads=threads, engines=engines or {})
 
 
@@ -139,13 +139,15 @@ def rebind_artifact(
         ArtifactError: it is no sound artifact, or cannot be written.
         ParameterError: the parameters do not fit, or change what the compiler looked at.
     """
-    artifact = read_artifact(path, verify=False)
+    path = Path(path).absolute()
+    with opened(path) as file:
+        artifact = read_artifact(path, file, verify=False)
     written = Path(target if target is not None else path).absolute()
     bind_program = artifact.files.get(BIND, b"")
     if not bind_program:
         raise ArtifactError(f"{artifact.path}: it has no bind program, so its weights cannot be replaced")
     table = bind_table(artifact.program, bind_program, artifact.parameters(), parameters)
-    rewrite_table(artifact.path, written, table)
+    rewrite_table(artifact, written, table)
     return written
 
 

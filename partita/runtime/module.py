@@ -158,11 +158,10 @@ class MetadataModule(RunnableModule):
         raise KeyError(symbol)
 
     def open_instance(self, threads: int | None = None) -> Instance:
-        constants = list(map(_in_place, self._params.values()))
         return Instance(
             self._load(),
             self.program,
-            parameters=constants,
+            constants=list(map(in_place, self._params.values())),
             threads=threads,
             interpreter=self._interpreter(),
         )
@@ -318,7 +317,7 @@ def bind_table(
     return {name: computed[name] for name in table}
 
 
-def _in_place(array: Array) -> Array:
+def in_place(array: Array) -> Array:
     """The array as C reads it; a copy only where it is not dense, aligned to its elements, or of this byte order."""
     native = array.dtype.newbyteorder("<")
     if array.flags.c_contiguous and array.flags.aligned and native == array.dtype:

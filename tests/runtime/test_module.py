@@ -49,7 +49,8 @@ def counting() -> MetadataModule:
         arena_bytes=64,
     )
     modules = [
-        programs.c_module(name, COUNTING.format(symbol=name), f"{name}.count", f"{name}.fails") for name in ("one", "two")
+        programs.c_module(name, COUNTING.format(symbol=name), f"{name}.count", f"{name}.fails")
+        for name in ("one", "two")
     ]
     names = ("one.count", "one.fails", "two.count", "two.fails")
     return MetadataModule(program, modules, {name: np.zeros(1, np.float32) for name in names}, build=programs.FAST)

@@ -168,7 +168,9 @@ def test_an_engine_that_fails_is_told_with_its_region():
         return run
 
     made = programs.interpreted(engine="broken")
-    module = MetadataModule(made.program, made.imported_modules, made.params, build=programs.FAST, engines={"broken": broken})
+    module = MetadataModule(
+        made.program, made.imported_modules, made.params, build=programs.FAST, engines={"broken": broken}
+    )
     with pytest.raises(ExecutionError, match="region 'multiply'.*out of steam"):
         module.run({"x": X})
 
@@ -181,7 +183,9 @@ def test_an_interrupt_passes_through_an_engine():
         return run
 
     made = programs.interpreted(engine="slow")
-    module = MetadataModule(made.program, made.imported_modules, made.params, build=programs.FAST, engines={"slow": interrupted})
+    module = MetadataModule(
+        made.program, made.imported_modules, made.params, build=programs.FAST, engines={"slow": interrupted}
+    )
     with pytest.raises(KeyboardInterrupt):
         module.run({"x": X})
 
