@@ -7,16 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from partita.ir.graph import Attribute, Graph, Value
+from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.types import DType, TensorType
 
 
 class Builder:
-    """Adds nodes to `graph`; names start with `prefix`, so that generated code tells where they come from."""
+    """Adds nodes to `graph`; names start with `prefix`, so that generated code tells where they come from. `nodes` are
+    those added so far."""
 
     def __init__(self, graph: Graph, prefix: str) -> None:
         self.graph = graph
         self.prefix = prefix
+        self.nodes: list[Node] = []
 
     def node(
         self,
@@ -34,6 +36,7 @@ class Builder:
         names = [name] + [self.graph.unique_name(f"{name}.{n}") for n in range(1, outputs)]
         node = self.graph.add_node(op_type, inputs, present, outputs=names, domain=domain, name=name)
         infer_node(node)
+        self.nodes.append(node)
         return node.outputs
 
     def __call__(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Attribute) -> Value:

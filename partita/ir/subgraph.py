@@ -35,9 +35,12 @@ def share_parameter(value: Value, target: Graph) -> Value:
     return copy
 
 
-def extract(graph: Graph, nodes: Sequence[Node], name: str) -> tuple[Graph, list[Value], list[Value]]:
+def extract(
+    graph: Graph, nodes: Sequence[Node], name: str, *, share_parameters: bool
+) -> tuple[Graph, list[Value], list[Value]]:
     """A graph that computes what `nodes` (in topological order) compute, with the outer values that are its inputs and
-    the outer values that are its outputs. Parameters are shared, not passed."""
+    the outer values that are its outputs. Parameters are shared, or else passed like every other value; the body then
+    still knows what they hold."""
     members = set(nodes)
     body = Graph(name)
     body.opsets = dict(graph.opsets)
@@ -47,11 +50,11 @@ def extract(graph: Graph, nodes: Sequence[Node], name: str) -> tuple[Graph, list
         for value in node.operands:
             if value in mapping or value.producer in members:
                 continue
-            if value.parameter is not None:
+            if value.parameter is not None and share_parameters:
                 mapping[value] = share_parameter(value, body)
             else:
                 mapping[value] = body.add_input(value.name, value.type)
-                mapping[value].known = value.known
+                mapping[value].known, mapping[value].parameter = value.known, value.parameter
                 inputs.append(value)
     copy_nodes(nodes, body, mapping)
     outputs = [
@@ -64,11 +67,18 @@ def extract(graph: Graph, nodes: Sequence[Node], name: str) -> tuple[Graph, list
     return body, inputs, outputs
 
 
-def fold(graph: Graph, nodes: Sequence[Node], op_type: str, attributes: Mapping[str, Attribute]) -> Node:
+def fold(
+    graph: Graph,
+    nodes: Sequence[Node],
+    op_type: str,
+    attributes: Mapping[str, Attribute],
+    *,
+    share_parameters: bool = False,
+) -> Node:
     """Puts one node of domain `partita` in the place of `nodes` (a convex set in topological order); its attribute
     `body` computes what they did."""
     name = str(attributes.get("symbol", nodes[-1].name))
-    body, inputs, outputs = extract(graph, nodes, name)
+    body, inputs, outputs = extract(graph, nodes, name, share_parameters=share_parameters)
     node = graph.add_node(
         op_type,
         inputs,
@@ -101,3 +111,19 @@ def unfold(graph: Graph, node: Node) -> list[Node]:
         graph.replace_uses(outer, mapping[inner])
     graph.remove_node(node)
     return [fresh for fresh in graph.nodes if fresh not in before]
+
+
+def inline(graph: Graph, node: Node, body: Graph) -> list[Node]:
+    """Puts `body`, a graph that `node` holds and that takes nothing but what it captures, in its place; gives the nodes
+    in order. The body's parameters become the graph's, under names of their own."""
+    mapping: dict[Value, Value] = dict(zip(body.inputs, node.operands[-len(body.inputs) :], strict=False))
+    for value in body.parameters:
+        name = value.name
+        value.name = graph.unique_name(name)
+        mapping[value] = share_parameter(value, graph)
+        value.name = name
+    inner = body.nodes
+    copy_nodes(inner, graph, mapping)
+    graph.replace_node(node, [mapping[output] for output in body.outputs])
+    copies = [mapping[old.output].producer for old in inner if old.outputs]
+    return [copy for copy in copies if copy is not None]

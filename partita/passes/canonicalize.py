@@ -22,13 +22,14 @@ backend may know better than their decomposition (`partita.passes.decompose`).
 
 from __future__ import annotations
 
-from partita.errors import ModelError
+from partita.errors import ModelError, PartitaError
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
 from partita.ir.operators import definition
-from partita.ir.operators.control_flow import bodies, enter
+from partita.ir.operators.control_flow import bodies, chosen_branch, enter
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
+from partita.ir.subgraph import inline
 
 
 def canonicalize(graph: Graph) -> bool:
@@ -53,25 +54,40 @@ def _canonicalize(graph: Graph) -> bool:
     changed = graph.opsets.get("") != NEWEST_OPSET
     graph.opsets[""] = NEWEST_OPSET
     for node in graph.nodes:
-        changed |= _upgrade(graph, node)
+        changed |= upgrade(graph, node)
     return changed
 
 
+def upgrade(graph: Graph, node: Node) -> bool:
+    """Brings one node, whose operands are typed, to the newest opset, and types what it gives."""
+    try:
+        return _upgrade(graph, node)
+    except PartitaError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ModelError(f"{node.describe()}: {error}") from error
+
+
 def _upgrade(graph: Graph, node: Node) -> bool:
-    """Brings one node to the newest opset and types what it gives."""
     old = node.version
-    operator = definition(node)
+    changed = False
     if node.domain == "" and old < NEWEST_OPSET:
         if old < 6:
             node.attributes.pop("consumed_inputs", None)
+        operator = definition(node)
         for before, step in operator.upgrades if operator is not None else ():
             values = step(Builder(graph, node.name), node) if old < before else None
             if values is not None:
                 graph.replace_node(node, [values] if isinstance(values, Value) else values)
                 return True
         node.version = NEWEST_OPSET
-    changed = node.version != old
+        changed = True
     if bodies(node):
+        chosen = chosen_branch(node)
+        if chosen is not None:
+            for fresh in inline(graph, node, chosen):
+                upgrade(graph, fresh)
+            return True
         enter(node)
         for body in bodies(node).values():
             changed |= _canonicalize(body)

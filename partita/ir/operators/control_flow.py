@@ -85,6 +85,17 @@ def _joined(first: Type, second: Type, name: str) -> Type:
     return TensorType(first.dtype, shape)
 
 
+def chosen_branch(node: Node) -> Graph | None:
+    """The branch that an If takes, where its condition is known to be constant."""
+    if node.op_type != "If" or node.domain or not _is_small(node.operand(0)):
+        return None
+    condition = _item(node.operand(0))
+    if condition is None:
+        return None
+    branch: Graph = node.attributes["then_branch" if condition else "else_branch"]
+    return branch
+
+
 def _infer_body(body: Graph, *, trust: bool = True) -> list[Type]:
     from partita.ir.inference import infer
 
