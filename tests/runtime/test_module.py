@@ -126,7 +126,7 @@ def test_symbols_defined_twice_are_refused():
 def test_a_region_symbol_that_hides_an_entry_point_is_refused():
     module = programs.two_affines()
     regions = (replace(module.program.regions[0], symbol="model_run"), module.program.regions[1])
-    with pytest.raises(ParameterError, match="'model_run' .* is taken by the model's entry points"):
+    with pytest.raises(ParameterError, match=r"'model_run' .* is taken by the model's entry points"):
         programs.two_affines(program=replace(module.program, regions=regions))
 
 

@@ -160,6 +160,10 @@ def test_an_interpreted_region_runs_on_the_engine():
     assert module.get_function("multiply")(X)[0].tolist() == [0, 1, 4, 9]
 
 
+def with_engines(module, **engines):
+    return MetadataModule(module.program, module.imported_modules, module.params, build=programs.FAST, engines=engines)
+
+
 def test_an_engine_that_fails_is_told_with_its_region():
     def broken(model):
         def run(inputs):
@@ -168,10 +172,8 @@ def test_an_engine_that_fails_is_told_with_its_region():
         return run
 
     made = programs.interpreted(engine="broken")
-    module = MetadataModule(
-        made.program, made.imported_modules, made.params, build=programs.FAST, engines={"broken": broken}
-    )
-    with pytest.raises(ExecutionError, match="region 'multiply'.*out of steam"):
+    module = with_engines(made, broken=broken)
+    with pytest.raises(ExecutionError, match=r"region 'multiply'.*out of steam"):
         module.run({"x": X})
 
 
@@ -183,9 +185,7 @@ def test_an_interrupt_passes_through_an_engine():
         return run
 
     made = programs.interpreted(engine="slow")
-    module = MetadataModule(
-        made.program, made.imported_modules, made.params, build=programs.FAST, engines={"slow": interrupted}
-    )
+    module = with_engines(made, slow=interrupted)
     with pytest.raises(KeyboardInterrupt):
         module.run({"x": X})
 
@@ -197,8 +197,7 @@ def test_an_unknown_engine_is_told():
 
 def test_an_engine_that_computes_another_shape_is_refused():
     made = programs.interpreted(engine="wide")
-    engines = {"wide": lambda model: lambda inputs: [np.zeros(9, np.float32)]}
-    module = MetadataModule(made.program, made.imported_modules, made.params, build=programs.FAST, engines=engines)
+    module = with_engines(made, wide=lambda model: lambda inputs: [np.zeros(9, np.float32)])
     with pytest.raises(ExecutionError, match=r"'y' with shape \(9,\), expected \(4,\)"):
         module.run({"x": X})
 
