@@ -5,10 +5,13 @@ A static model never imports sympy: every function here takes the integer road f
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 Dim = Any  # int | sympy.Expr; sympy has no types worth checking against
 
@@ -108,16 +111,49 @@ def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:
     return simplified(dim.subs({free: values[str(free)] for free in dim.free_symbols if str(free) in values}))
 
 
+def text(dim: Dim) -> str:
+    """`dim` in a form that `parse` reads back. Names of symbols that are no identifiers are spelled in hexadecimal."""
+    if isinstance(dim, int):
+        return str(dim)
+    odd = [free for free in dim.free_symbols if not _PLAIN_NAME.fullmatch(str(free))]
+    return str(dim.subs({free: symbol("_x_" + str(free).encode().hex()) for free in odd}))
+
+
 def parse(text: str) -> Dim:
-    """The dimension that `str(dim)` printed."""
-    if text.lstrip("-").isdigit():
-        return int(text)
-    if text.isidentifier():
-        return symbol(text)
+    """The dimension that `text` printed; `ValueError` when it is none. Nothing in it is executed."""
+    try:
+        return simplified(_parsed(ast.parse(text, mode="eval").body))
+    except (SyntaxError, TypeError, KeyError, ZeroDivisionError, RecursionError) as error:
+        raise ValueError(f"{text!r} is not a dimension") from error
+
+
+_PLAIN_NAME = re.compile("(?!_x_)[A-Za-z_][A-Za-z0-9_]*")
+_OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+
+
+def _parsed(tree: ast.AST) -> Dim:
     import sympy
 
-    names = {str(free): symbol(str(free)) for free in sympy.sympify(text).free_symbols}
-    return simplified(cast(Dim, sympy.sympify(text, locals=names)))
+    match tree:
+        case ast.Constant(value=int(number)):
+            return sympy.Integer(number)
+        case ast.Name(id=name):
+            return symbol(bytes.fromhex(name[3:]).decode() if name.startswith("_x_") else name)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_parsed(operand)
+        case ast.BinOp(left=left, op=ast.Div(), right=right):
+            return _parsed(left) / sympy.sympify(_parsed(right))
+        case ast.BinOp(left=left, op=op, right=right):
+            return _OPERATORS[type(op)](_parsed(left), _parsed(right))
+        case ast.Call(func=ast.Name(id="floor" | "Max" | "Min" | "Mod" as name), args=arguments):
+            return getattr(sympy, name)(*map(_parsed, arguments))
+    raise TypeError(type(tree).__name__)
 
 
 def broadcast(first: Dim, second: Dim) -> Dim | None:
@@ -150,23 +186,24 @@ def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
-def c_text(dim: Dim, name: Mapping[str, str]) -> str:
-    """`dim` as a C expression of type int64_t; `name` gives the C text of each symbol."""
-    if isinstance(dim, int):
-        return str(dim)
-    if dim.is_Integer:
+def c_text(dim: Dim, name: Mapping[str, str], *, checked: bool = False) -> str:
+    """`dim` as a C expression of type int64_t, with the functions of partita_size.h; `name` gives the C text of each
+    symbol. A `checked` one notices overflow, for sizes that nobody has looked at yet."""
+    if isinstance(dim, int) or dim.is_Integer:
         return str(int(dim))
     if dim.is_Symbol:
         return name[str(dim)]
     kind = dim.func.__name__
     if kind == "floor":
         top, bottom = dim.args[0].together().as_numer_denom()
-        return f"partita_floor_div({c_text(top, name)}, {c_text(bottom, name)})"
-    parts = [c_text(argument, name) for argument in dim.args]
-    if kind in ("Max", "Min"):
-        return functools.reduce(lambda a, b: f"partita_{kind.lower()}({a}, {b})", parts)
-    if kind == "Pow":
-        return "(" + " * ".join([parts[0]] * int(dim.args[1])) + ")"
-    if kind == "Mod":
-        return f"({parts[0]} % {parts[1]})"
-    return "(" + {"Add": " + ", "Mul": " * "}[kind].join(parts) + ")"
+        parts, function = [c_text(part, name, checked=checked) for part in (top, bottom)], "partita_floor_divide"
+    elif kind == "Pow":
+        parts, function = [c_text(dim.args[0], name, checked=checked)] * int(dim.args[1]), "partita_multiply"
+    else:
+        functions = {"Add": "add", "Mul": "multiply", "Max": "maximum", "Min": "minimum", "Mod": "modulo"}
+        parts = [c_text(argument, name, checked=checked) for argument in dim.args]
+        function = f"partita_{functions[kind]}"
+    operators = {"partita_add": " + ", "partita_multiply": " * "}
+    if function in operators and not checked:
+        return "(" + operators[function].join(parts) + ")"
+    return functools.reduce(lambda a, b: f"{function}({a}, {b})", parts)

@@ -1,8 +1,8 @@
 """What an operator computes, as an expression: one output element as a function of its indices.
 
 A backend prints a `Computation` as loops, and fuses neighbours by putting the expression of a producer in the place
-of a load from it (`substitute`). Expressions are immutable and compared by identity; one that is used twice is one
-object, so a printer can name it once.
+of a load from it (`substitute`). Expressions are immutable; one that is used twice is one object, so a printer can name
+it once. Indices, sizes and loads are compared by content, everything else by identity.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Literal(Expr):
     dtype: DType
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Index(Expr):
     """The current value of a loop index."""
 
@@ -105,7 +105,7 @@ class Index(Expr):
     dtype: DType = DType.INT64
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Size(Expr):
     """A dimension as a number; symbolic ones are read at run time."""
 
@@ -113,7 +113,7 @@ class Size(Expr):
     dtype: DType = DType.INT64
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, slots=True)
 class Load(Expr):
     """The element of `value` at `indices`, one per axis of its shape."""
 
@@ -322,7 +322,7 @@ def substitute(expression: Expr, computations: Mapping[Value, Computation]) -> E
 
     def replace(current: Expr) -> Expr | None:
         if isinstance(current, Load) and current.value in computations:
-            indices = [substitute(index, computations) for index in current.indices]
+            indices = [rewrite(index, replace) for index in current.indices]
             return at(computations[current.value], indices)
         return None
 

@@ -12,7 +12,7 @@ One name links everything: a parameter of any graph is computed by the value of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -121,14 +121,12 @@ class BindProgram:
 
     # ------------------------------------------------------------------ the finished program
 
-    def finish(self, graphs: Sequence[Graph]) -> None:
-        """Declares the table: what the given graphs still read of parameters."""
-        values = [
-            value for graph in graphs for value in graph.parameters if graph.uses(value) or graph.is_output(value)
-        ]
-        self.entries = tuple(dict.fromkeys(value.name for value in values))
-        for value in values:
+    def finish(self, graph: Graph, names: Iterable[str]) -> None:
+        """Declares the table: the entries that functions asked for, and the outputs of `graph` that are parameters."""
+        outputs = [value for value in graph.outputs if value.parameter is not None]
+        for value in outputs:
             self._source(value)
+        self.entries = tuple(dict.fromkeys([*names, *(value.name for value in outputs)]))
         needed = _ancestors(self._computed[name] for name in self.entries)
         self.weights = {name: weight for name, weight in self.weights.items() if self._computed[name] in needed}
 

@@ -21,6 +21,7 @@ from partita.ir.graph import Graph, Node
 from partita.ir.inference import infer_node
 from partita.ir.subgraph import fold
 from partita.passes.claims import Claimant, Reject, match_composites
+from partita.passes.grouping import Group, Grouping
 
 
 @dataclass(slots=True)
@@ -33,28 +34,20 @@ class Decision:
     refusals: list[tuple[str, str]] = field(default_factory=list)  # (backend, reason)
 
 
-class _Group:
-    """Nodes that will be one region. `number` is the order in which groups were opened."""
-
-    def __init__(self, backend: str, number: int) -> None:
-        self.backend = backend
-        self.number = number
-        self.nodes: list[Node] = []
-
-
 def partition(graph: Graph, backends: Sequence[Claimant], symbol: str) -> list[Decision]:
     """Cuts `graph` in place; region symbols start with `symbol`. The last backend is the host.
     `UnsupportedOperatorError` lists every node that nobody claims."""
     for backend in backends:
         match_composites(graph, backend)
     decisions = claim(graph, backends)
-    groups = merge(graph, {decision.node: decision.backend for decision in decisions}, host=backends[-1].name)
+    backend_of = {node: decision.backend for node, decision in zip(graph.nodes, decisions, strict=True)}
+    groups = merge(graph, backend_of, host=backends[-1].name)
     counts: dict[str, int] = {}
     for group in groups:
-        number = counts.get(group.backend, 0)
-        counts[group.backend] = number + 1
-        attributes = {"backend": group.backend, "symbol": f"{symbol}_{group.backend}_{number}"}
-        infer_node(fold(graph, group.nodes, "Region", attributes))
+        number = counts.get(group.label, 0)
+        counts[group.label] = number + 1
+        attributes = {"backend": group.label, "symbol": f"{symbol}_{group.label}_{number}"}
+        infer_node(fold(graph, group.nodes, "Region", attributes, share_parameters=True))
     assert nx.is_directed_acyclic_graph(graph.topology), "regions depend on each other"
     return decisions
 
@@ -85,48 +78,21 @@ def claim(graph: Graph, backends: Sequence[Claimant]) -> list[Decision]:
     return decisions
 
 
-def merge(graph: Graph, backend_of: dict[str, str], host: str) -> list[_Group]:
-    """Groups the nodes, in topological order, so that the graph of groups has no cycle. A node joins the newest group
-    of its backend that it may; an accelerator's groups are connected, the host's need not be."""
-    groups: nx.DiGraph[_Group] = nx.DiGraph()
-    group_of: dict[Node, _Group] = {}
-    for number, node in enumerate(graph.nodes):
-        backend = backend_of[node.name]
-        before = dict.fromkeys(group_of[p] for p in sorted(graph.topology.pred[node], key=lambda p: p.number))
-        wanted = [g for g in (groups if backend == host else before) if g.backend == backend]
-        chosen = next((g for g in sorted(wanted, key=lambda g: -g.number) if _may_join(groups, g, before)), None)
+def merge(graph: Graph, backend_of: dict[Node, str], host: str) -> list[Group[str]]:
+    """Groups the nodes, in topological order, labelled with their backend. A node joins the newest group of its
+    backend that it may; an accelerator's groups are connected, the host's need not be."""
+    grouping: Grouping[str] = Grouping(graph)
+    for node in graph.nodes:
+        backend = backend_of[node]
+        near = grouping.before(node)
+        candidates = reversed(grouping.groups()) if backend == host else near
+        wanted = [group for group in candidates if group.label == backend]
+        chosen = next((group for group in wanted if grouping.may_join(node, group)), None)
         if chosen is None:
-            chosen = _Group(backend, number)
-            groups.add_node(chosen)
-        chosen.nodes.append(node)
-        group_of[node] = chosen
-        groups.add_edges_from((other, chosen) for other in before if other is not chosen)
-        for other in wanted:
-            if other is not chosen and other in groups and _may_unite(groups, other, chosen):
-                _unite(groups, group_of, other, chosen)
-    return list(nx.lexicographical_topological_sort(groups, key=lambda group: group.number))
-
-
-def _may_join(groups: nx.DiGraph[_Group], group: _Group, before: dict[_Group, None]) -> bool:
-    """Whether a new node that reads from the groups `before` may join `group`: none of them may depend on it."""
-    later = nx.descendants(groups, group)
-    return not any(other in later for other in before)
-
-
-def _may_unite(groups: nx.DiGraph[_Group], first: _Group, second: _Group) -> bool:
-    """Whether two groups may become one: no path between them leads through a third."""
-    for source, target in ((first, second), (second, first)):
-        middle = [g for g in groups.succ[source] if g is not target]
-        if any(target in nx.descendants(groups, g) for g in middle):
-            return False
-    return True
-
-
-def _unite(groups: nx.DiGraph[_Group], group_of: dict[Node, _Group], old: _Group, new: _Group) -> None:
-    new.nodes = sorted([*old.nodes, *new.nodes], key=lambda node: list(group_of).index(node))
-    new.number = min(new.number, old.number)
-    for node in old.nodes:
-        group_of[node] = new
-    groups.add_edges_from((p, new) for p in groups.pred[old] if p is not new)
-    groups.add_edges_from((new, s) for s in groups.succ[old] if s is not new)
-    groups.remove_node(old)
+            grouping.open(node, backend)
+            continue
+        grouping.join(node, chosen)
+        for other in near:
+            if other is not chosen and other.label == backend and grouping.may_unite(other, chosen):
+                grouping.unite(other, chosen)
+    return grouping.groups()

@@ -11,7 +11,7 @@ size depends on data is reserved while the model runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,11 +55,17 @@ class MemoryPlan:
     buffer_of: dict[Value, int] = field(default_factory=dict)
     workspace_of: dict[Node, int] = field(default_factory=dict)
     data_dependent: frozenset[str] = frozenset()
+    symbols: tuple[str, ...] = ()  # the symbolic dimensions, in the order of `extents` at run time
     arena_bytes: int = 0  # -1: known once the symbolic dimensions are
     lower_bound: int = 0  # the largest set of bytes alive at once; no plan needs less
 
     def buffer(self, value: Value) -> PlannedBuffer:
         return self.buffers[self.buffer_of[value]]
+
+    @property
+    def symbol_texts(self) -> dict[str, str]:
+        """Each symbol as generated C reads it."""
+        return {name: f"call->extents[{place}]" for place, name in enumerate(self.symbols)}
 
 
 def plan_memory(
@@ -75,7 +81,7 @@ class _Planner:
         self.graph = graph
         self.traits = traits
         self.regions = regions(graph)
-        self.result = MemoryPlan(data_dependent=data_dependent)
+        self.result = MemoryPlan(data_dependent=data_dependent, symbols=_symbols(graph, self.regions))
         self.parent: dict[Value, Value] = {}
 
     def plan(self) -> MemoryPlan:
@@ -145,7 +151,7 @@ class _Planner:
             root = self._find(value)
             if root in buffers:
                 self.result.buffer_of[value] = position[id(buffers[root])]
-        for step, (_, node) in enumerate(steps):
+        for _, node in steps:
             for value in (*node.outputs, *node.operands):
                 self.result.buffer_of[value] = position[id(buffers[self._find(value)])]
         self._keep_across_regions(steps)
@@ -187,9 +193,11 @@ class _Planner:
                 before, after = self.result.buffers[old], self.result.buffers[new]
                 if old == new or before.storage is not Storage.ARENA or after.storage is not Storage.ARENA:
                     continue
+                if any(self.result.buffer_of.get(value) == old for value in region.body.inputs):
+                    continue  # a region called alone is given inputs and outputs of the caller's
                 if before.last == step and after.first == step and dims.same(before.bytes, after.bytes):
                     before.last = after.last
-                    after.first, after.last = 0, -1  # nobody's any more
+                    after.first, after.last, after.bytes, after.offset = 0, -1, 0, 0  # nobody's any more
                     for value, number in self.result.buffer_of.items():
                         if number == new:
                             self.result.buffer_of[value] = old
@@ -213,6 +221,16 @@ class _Planner:
             placed.append(buffer)
         self.result.arena_bytes = max((_aligned(b.offset + b.bytes) for b in placed), default=0)
         self.result.lower_bound = _largest_live_set(placed)
+
+
+def _symbols(graph: Graph, all_regions: Sequence[Region]) -> tuple[str, ...]:
+    """Every symbol of every shape: the inputs' first, in order of first appearance."""
+    found: dict[str, None] = {}
+    bodies = [region.body for region in all_regions]
+    for value in (*graph.inputs, *(value for body in bodies for value in body.values())):
+        shape = value.type.shape if isinstance(value.type, TensorType) else None
+        found.update((name, None) for dim in shape or () for name in dims.symbols_of(dim))
+    return tuple(found)
 
 
 def _bytes(value: Value) -> Dim:

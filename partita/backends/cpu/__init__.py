@@ -1,0 +1,78 @@
+"""The host: C for every operator that has an expression, with kernels for those worth one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from partita.backends.base import Accept, Backend, Claim, Reject
+from partita.backends.cpu import contraction, lower
+from partita.backends.cpu.emit import emit_module
+from partita.backends.cpu.kernel import body_of, members
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.graph import Graph, Node
+from partita.ir.operators.registry import definition
+from partita.ir.region import Region
+from partita.passes.fuse import is_pointwise
+from partita.passes.plan_memory import MemoryPlan
+from partita.runtime import CSourceModule
+
+
+class CpuBackend(Backend):
+    """Generated C on the machine that runs the module."""
+
+    name = "cpu"
+
+    def claims(self, node: Node) -> Claim:
+        problem = lower.unsupported(node)
+        return Accept() if problem is None else Reject(problem)
+
+    def lower(self, body: Graph) -> None:
+        lower.lower(body)
+
+    def views(self, node: Node) -> Mapping[int, int]:
+        return {0: 0} if is_view(node) else {}
+
+    def in_place(self, node: Node) -> Mapping[int, int]:
+        """A kernel of loops may write over an operand that it reads at its own indices only."""
+        if is_view(node) or contraction.is_kernel(members(node)[0]):
+            return {}
+        body = body_of(node)
+        values = list(node.operands)
+        inner = dict(zip(body.inputs, values, strict=True)) if body is not None else {v: v for v in values}
+        outputs = body.outputs if body is not None else node.outputs
+        if len(outputs) != 1:
+            return {}
+        for place, value in enumerate(values):
+            same = dims.same_shape(value.shape, node.output.shape) and value.tensor.dtype is node.output.tensor.dtype
+            read = [v for v, outer in inner.items() if outer is value]
+            if same and value.parameter is None and all(_reads_own_element(node, v) for v in read):
+                return {0: place}
+        return {}
+
+    def workspace(self, node: Node) -> Dim:
+        return contraction.workspace(node) if contraction.is_kernel(members(node)[0]) else 0
+
+    def emit(self, regions: Sequence[Region], plan: MemoryPlan) -> CSourceModule:
+        return emit_module(self.name, regions, plan, is_view)
+
+
+def _reads_own_element(node: Node, value: object) -> bool:
+    """Whether a kernel reads `value` only where it then writes its result."""
+    for member in members(node):
+        operator = definition(member)
+        if operator is None or operator.compute is None or len(member.outputs) != 1:
+            return False
+        (computation,) = operator.computations(member)
+        if not is_pointwise(computation, value) or not dims.same_shape(computation.shape, node.output.shape):  # type: ignore[arg-type]
+            return False
+    return True
+
+
+def is_view(node: Node) -> bool:
+    """Whether a node's result is its operand under another shape."""
+    operator = definition(node)
+    return operator is not None and operator.is_view and body_of(node) is None
+
+
+BACKEND: Callable[[], Backend] = CpuBackend

@@ -1,0 +1,187 @@
+/* partita_scalar.h: scalar functions of generated kernels.
+ *
+ * Each is defined for every operand: what C leaves open (division by zero, shifts by the width, casts out of range) is
+ * settled here, once. Floating types narrower than float are computed in float: `_to_float` widens a stored element,
+ * `_round` holds a result to what the type can represent, `_from_float` stores a value that was rounded.
+ */
+#ifndef PARTITA_SCALAR_H
+#define PARTITA_SCALAR_H
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+/* ------------------------------------------------------------------ integers */
+
+/* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
+ * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more give 0. */
+#define PARTITA_INTEGER(name, type, bits)                                                                         \
+    static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
+    static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
+    static inline type partita_shift_left_##name(type a, type b) {                                                \
+        return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
+    }                                                                                                             \
+    static inline type partita_shift_right_##name(type a, type b) { return (uint64_t)b >= bits ? 0 : (type)(a >> b); } \
+    static inline type partita_ipow_##name(type base, type exponent) {                                            \
+        type result = 1;                                                                                          \
+        if (exponent < 0)                                                                                         \
+            return (type)(base == 1 ? 1 : 0);                                                                     \
+        for (; exponent; exponent = (type)(exponent >> 1)) {                                                      \
+            if (exponent & 1)                                                                                     \
+                result = (type)(result * base);                                                                   \
+            base = (type)(base * base);                                                                           \
+        }                                                                                                         \
+        return result;                                                                                            \
+    }
+
+#define PARTITA_SIGNED(name, type, bits)                                                                          \
+    PARTITA_INTEGER(name, type, bits)                                                                             \
+    static inline type partita_div_##name(type a, type b) {                                                       \
+        return b == 0 ? 0 : b == -1 ? (type)(0 - (uint64_t)a) : (type)(a / b);                                    \
+    }                                                                                                             \
+    static inline type partita_fmod_##name(type a, type b) { return b == 0 || b == -1 ? 0 : (type)(a % b); }      \
+    static inline type partita_mod_##name(type a, type b) {                                                       \
+        type rest = partita_fmod_##name(a, b);                                                                    \
+        return rest != 0 && (rest < 0) != (b < 0) ? (type)(rest + b) : rest;                                      \
+    }                                                                                                             \
+    static inline type partita_floordiv_##name(type a, type b) {                                                  \
+        type quotient = partita_div_##name(a, b);                                                                 \
+        return b != 0 && b != -1 && a % b != 0 && (a < 0) != (b < 0) ? (type)(quotient - 1) : quotient;           \
+    }                                                                                                             \
+    static inline type partita_abs_##name(type a) { return a < 0 ? (type)(0 - (uint64_t)a) : a; }                 \
+    static inline type partita_sign_##name(type a) { return (type)((a > 0) - (a < 0)); }
+
+#define PARTITA_UNSIGNED(name, type, bits)                                                                        \
+    PARTITA_INTEGER(name, type, bits)                                                                             \
+    static inline type partita_div_##name(type a, type b) { return b == 0 ? 0 : (type)(a / b); }                  \
+    static inline type partita_fmod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                 \
+    static inline type partita_mod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                  \
+    static inline type partita_floordiv_##name(type a, type b) { return partita_div_##name(a, b); }               \
+    static inline type partita_abs_##name(type a) { return a; }                                                   \
+    static inline type partita_sign_##name(type a) { return a > 0; }
+
+PARTITA_SIGNED(int8, int8_t, 8)
+PARTITA_SIGNED(int16, int16_t, 16)
+PARTITA_SIGNED(int32, int32_t, 32)
+PARTITA_SIGNED(int64, int64_t, 64)
+PARTITA_UNSIGNED(uint8, uint8_t, 8)
+PARTITA_UNSIGNED(uint16, uint16_t, 16)
+PARTITA_UNSIGNED(uint32, uint32_t, 32)
+PARTITA_UNSIGNED(uint64, uint64_t, 64)
+PARTITA_INTEGER(bool, uint8_t, 1)
+
+/* Sub-byte integers live in a byte; results keep their low bits. */
+static inline int8_t partita_int4_wrap(int64_t a) { return (int8_t)((int8_t)((uint64_t)a << 4) >> 4); }
+static inline uint8_t partita_uint4_wrap(int64_t a) { return (uint8_t)(a & 15); }
+static inline int8_t partita_int2_wrap(int64_t a) { return (int8_t)((int8_t)((uint64_t)a << 6) >> 6); }
+static inline uint8_t partita_uint2_wrap(int64_t a) { return (uint8_t)(a & 3); }
+
+/* An index from data: negative ones count from the end. One outside [-size, size) sets *bad and gives 0. */
+static inline int64_t partita_index(int64_t index, int64_t size, int *bad) {
+    int64_t place = index < 0 ? index + size : index;
+    int outside = place < 0 || place >= size;
+    *bad |= outside;
+    return outside ? 0 : place;
+}
+
+/* ------------------------------------------------------------------ floating point */
+
+/* NaN in either operand gives NaN. */
+#define PARTITA_FLOAT(type, suffix)                                                                               \
+    static inline type partita_max_##type(type a, type b) { return a > b || a != a ? a : b; }                     \
+    static inline type partita_min_##type(type a, type b) { return a < b || a != a ? a : b; }                     \
+    static inline type partita_abs_##type(type a) { return fabs##suffix(a); }                                     \
+    static inline type partita_sign_##type(type a) { return a != a ? a : (type)((a > 0) - (a < 0)); }             \
+    static inline type partita_pow_##type(type a, type b) { return pow##suffix(a, b); }                           \
+    static inline type partita_fmod_##type(type a, type b) { return fmod##suffix(a, b); }                         \
+    static inline type partita_mod_##type(type a, type b) {                                                       \
+        type rest = fmod##suffix(a, b);                                                                           \
+        return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;                                              \
+    }                                                                                                             \
+    static inline type partita_floordiv_##type(type a, type b) { return floor##suffix(a / b); }
+
+PARTITA_FLOAT(float, f)
+PARTITA_FLOAT(double, )
+
+/* Casts to integers truncate. NaN gives 0; what is too large saturates for 32 and 64 bits, and wraps around from there
+ * to the narrower types, as x86 and NumPy do for values that fit in 32 bits. */
+#define PARTITA_FLOAT_TO_INTEGER(from)                                                                            \
+    static inline int64_t partita_int64_from_##from(from a) {                                                     \
+        return a != a ? 0 : a >= (from)0x1p63 ? INT64_MAX : a < (from)-0x1p63 ? INT64_MIN : (int64_t)a;           \
+    }                                                                                                             \
+    static inline uint64_t partita_uint64_from_##from(from a) {                                                   \
+        return a != a ? 0 : a >= (from)0x1p64 ? UINT64_MAX : a >= 0 ? (uint64_t)a : (uint64_t)partita_int64_from_##from(a); \
+    }                                                                                                             \
+    static inline int32_t partita_int32_from_##from(from a) {                                                     \
+        return a != a ? 0 : a >= (from)0x1p31 ? INT32_MAX : a < (from)-0x1p31 ? INT32_MIN : (int32_t)a;           \
+    }                                                                                                             \
+    static inline uint32_t partita_uint32_from_##from(from a) { return (uint32_t)partita_int64_from_##from(a); }  \
+    static inline int16_t partita_int16_from_##from(from a) { return (int16_t)partita_int32_from_##from(a); }     \
+    static inline uint16_t partita_uint16_from_##from(from a) { return (uint16_t)partita_int32_from_##from(a); }  \
+    static inline int8_t partita_int8_from_##from(from a) { return (int8_t)partita_int32_from_##from(a); }        \
+    static inline uint8_t partita_uint8_from_##from(from a) { return (uint8_t)partita_int32_from_##from(a); }     \
+    static inline int8_t partita_int4_from_##from(from a) { return partita_int4_wrap(partita_int32_from_##from(a)); } \
+    static inline uint8_t partita_uint4_from_##from(from a) { return partita_uint4_wrap(partita_int32_from_##from(a)); } \
+    static inline int8_t partita_int2_from_##from(from a) { return partita_int2_wrap(partita_int32_from_##from(a)); } \
+    static inline uint8_t partita_uint2_from_##from(from a) { return partita_uint2_wrap(partita_int32_from_##from(a)); }
+
+PARTITA_FLOAT_TO_INTEGER(float)
+PARTITA_FLOAT_TO_INTEGER(double)
+
+/* ------------------------------------------------------------------ 16-bit floats */
+
+typedef uint16_t partita_float16;
+typedef uint16_t partita_bfloat16;
+
+static inline uint32_t partita_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float partita_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static inline float partita_bfloat16_to_float(partita_bfloat16 stored) { return partita_from_bits((uint32_t)stored << 16); }
+
+/* Rounds to nearest, ties to even; NaN stays NaN. */
+static inline partita_bfloat16 partita_bfloat16_from_float(float value) {
+    uint32_t bits = partita_bits(value);
+    uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
+    return (partita_bfloat16)((value != value ? bits | 0x400000 : rounded) >> 16);
+}
+
+static inline float partita_bfloat16_round(float value) {
+    return partita_bfloat16_to_float(partita_bfloat16_from_float(value));
+}
+
+static inline float partita_float16_to_float(partita_float16 stored) {
+    uint32_t sign = (uint32_t)(stored & 0x8000) << 16, magnitude = stored & 0x7fff;
+    if (magnitude >= 0x7c00)
+        return partita_from_bits(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
+    if (magnitude < 0x400)
+        return partita_from_bits(sign | partita_bits((float)magnitude * 0x1p-24f));
+    return partita_from_bits(sign | ((magnitude << 13) + 0x38000000));
+}
+
+/* Rounds to nearest, ties to even; too large gives infinity. */
+static inline partita_float16 partita_float16_from_float(float value) {
+    uint32_t bits = partita_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+    if (magnitude > 0x7f800000)
+        return (partita_float16)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
+    if (magnitude >= 0x477ff000)
+        return (partita_float16)(sign | 0x7c00);
+    if (magnitude < 0x38800000) /* adding 0.5 shifts a subnormal's digits to the end of the mantissa, rounded */
+        return (partita_float16)(sign | (partita_bits(partita_from_bits(magnitude) + 0.5f) - 0x3f000000));
+    return (partita_float16)(sign | ((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13));
+}
+
+static inline float partita_float16_round(float value) {
+    return partita_float16_to_float(partita_float16_from_float(value));
+}
+
+#endif

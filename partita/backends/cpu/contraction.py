@@ -1,0 +1,302 @@
+"""Kernels of matrix products and convolutions: packed columns, register tiles, the epilogue in the store.
+
+Both are one product `[rows, depth] x [depth, columns]`. The columns are packed, PARTITA_TILE_COLUMNS at a time, into
+scratch memory: a block of the right matrix, or the windows of a convolution (im2col). The left matrix is read where it
+is: the rows of the weights for a convolution. Sums are float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from partita.backends.cpu.expressions import Scope
+from partita.backends.cpu.generic import composed
+from partita.backends.cpu.kernel import Kernel, KernelWriter, members
+from partita.backends.cpu.loops import LoopNest, moved, store_form
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import (
+    Axis,
+    Computation,
+    Expr,
+    Index,
+    Literal,
+    Load,
+    affine,
+
+    compute,
+    load,
+    replace_indices,
+    substitute,
+)
+from partita.ir.graph import Node, Value
+from partita.ir.operators.contraction import Window, window
+from partita.ir.operators.elementwise import element
+from partita.ir.types import DType, TensorType
+
+TILE_COLUMNS = 64  # PARTITA_TILE_COLUMNS of partita_gemm.h
+SMALL = 4  # rows: below this, packing costs more than it saves
+
+
+def is_kernel(node: Node) -> bool:
+    """Whether a kernel of this file runs `node`."""
+    if node.domain or not node.outputs or node.output.tensor.dtype is not DType.FLOAT32:
+        return False
+    if node.op_type == "Conv":
+        return convolution_rows(node) >= SMALL
+    if node.op_type == "Gemm":
+        rows = node.output.shape[0]
+        few = dims.is_static(rows) and rows < SMALL
+        return not (node.attributes.get("transA", 0) or node.attributes.get("transB", 0) or few)
+    if node.op_type == "MatMul":
+        a, b = node.operand(0), node.operand(1)
+        rows = a.shape[-2] if len(a.shape) > 1 else 1
+        return min(len(a.shape), len(b.shape)) > 1 and not (dims.is_static(rows) and rows < SMALL)
+    return False
+
+
+def convolution_rows(node: Node) -> int:
+    """Output channels of one group."""
+    rows = node.operand(1).shape[0]
+    return int(rows) // int(node.attributes.get("group", 1)) if dims.is_static(rows) else 0
+
+
+def takes_epilogue(kernel: Node, node: Node) -> bool:
+    """Whether `node`, pointwise on the kernel's result, can be computed in its store: its other operands vary with all
+    columns of the tile, or with none."""
+    shape = kernel.output.shape
+    columns = shape[2:] if kernel.op_type == "Conv" else shape[-1:]
+    for value in node.operands:
+        own = value.shape[max(len(value.shape) - len(columns), 0) :]
+        padded = (1,) * (len(columns) - len(own)) + tuple(own)
+        same = dims.same_shape(padded, columns)
+        if not same and not all(dims.is_static(dim) and dim == 1 for dim in padded):
+            return False
+    return True
+
+
+def workspace(node: Node) -> Dim:
+    """Bytes of packed columns."""
+    kernel = members(node)[0]
+    if kernel.op_type == "Conv":
+        depth: Dim = dims.product(kernel.operand(1).shape[1:])
+    else:
+        depth = kernel.operand(0).shape[-1]
+    return depth * TILE_COLUMNS * 4
+
+
+def contraction_kernel(node: Node, writer: KernelWriter) -> Kernel:
+    """The kernel of a node, or of a fused group that starts with it."""
+    writer.uses_workspace = True
+    kernel = members(node)[0]
+    if kernel.op_type == "Conv":
+        _Convolution(node, kernel, writer).write()
+    else:
+        _Product(node, kernel, writer).write()
+    return writer.finish()
+
+
+class _Tiles:
+    """What both kernels share: the loops over tiles, and the store with its epilogue."""
+
+    def __init__(self, node: Node, kernel: Node, writer: KernelWriter) -> None:
+        self.node = node
+        self.kernel = kernel
+        self.writer = writer
+        self.accumulator = Value("sum", TensorType(DType.FLOAT32, ()))
+        writer.printer.locals[self.accumulator] = "tile[r][c]"
+
+    def epilogue(self, own: Computation) -> tuple[Value, Computation]:
+        """The group's output as an expression of the accumulated sum; `own` is the kernel's part (bias and so on)."""
+        later = members(self.node)[1:]
+        if not later:
+            return self.kernel.output, own
+        computations = composed(self.node, kept=frozenset([self.kernel.output]))
+        result = computations[later[-1].output]
+        return later[-1].output, Computation(
+            result.axes, substitute(result.body, {self.kernel.output: own})
+        )
+
+    def sum_at(self) -> Expr:
+        return Load(self.accumulator, (), DType.FLOAT32)
+
+    def write_tiles(self, scope: Scope, rows: Dim, depth: Dim, a: str, a_stride: Dim) -> Scope:
+        """Opens the loop over tiles of rows and computes one tile; gives the scope where its elements are stored."""
+        size = self.writer.size
+        scope.write(f"for (int64_t row = 0; row < {size(rows)}; row += PARTITA_TILE_ROWS) {{")
+        inner = scope.inner()
+        inner.write(f"const int64_t height = {size(rows)} - row < PARTITA_TILE_ROWS ? {size(rows)} - row : PARTITA_TILE_ROWS;")
+        inner.write("float tile[PARTITA_TILE_ROWS][PARTITA_TILE_COLUMNS];")
+        inner.write(f"partita_gemm_tile(height, {size(depth)}, {a}, {size(a_stride)}, columns, tile);")
+        return inner
+
+    def write_store(
+        self, scope: Scope, value: Value, computation: Computation, columns: Sequence[Axis], row: Axis, row_text: str
+    ) -> None:
+        """Writes the loops that store one tile. `columns` are the axes that the tile's columns run over, as one."""
+        printer, writer = self.writer.printer, self.writer
+        form = store_form(computation.axes, value.shape)
+        nest = LoopNest(columns, [computation.body], [form])
+        assert len(nest.loops) <= 1, "takes_epilogue lets in only what runs over the columns as one"
+        body = replace_indices(computation.body, nest.replacement)
+        form = moved(form, nest.replacement)
+        printer.axis_names[row] = row_text
+        for axis in nest.loops:
+            printer.axis_names[axis] = "start + c"
+        printer.count(body)
+        scope.write("for (int64_t r = 0; r < height; ++r) {")
+        rows = scope.inner()
+        rows.write("#pragma omp simd")
+        rows.write("for (int64_t c = 0; c < width; ++c) {")
+        cell = rows.inner()
+        text = printer.render(body, cell)
+        place = printer.affine_text(form).replace("start + c * ", "(start + c) * ")
+        cell.write(f"{writer.pointers[value]}[{place}] = {text};")
+        rows.write("}")
+        scope.write("}")
+
+
+class _Product(_Tiles):
+    """MatMul `[..., M, K] @ [..., K, N]` and Gemm without transposed operands."""
+
+    def write(self) -> None:
+        writer, size, kernel = self.writer, self.writer.size, self.kernel
+        a, b = kernel.operand(0), kernel.operand(1)
+        depth, columns = b.shape[-2], b.shape[-1]
+        own = self._own()
+        value, result = self.epilogue(own)
+        batch, (row, column) = result.axes[:-2], result.axes[-2:]
+        scope = writer.scope()
+        scope.write("float *columns = (float *)workspace;")
+        inner = writer.printer.open_loops(batch, scope)
+        inner.write(f"const float *left = {writer.pointer(a)}{self._batch_offset(a, batch)};")
+        inner.write(f"const float *right = {writer.pointer(b)}{self._batch_offset(b, batch)};")
+        inner.write(f"for (int64_t start = 0; start < {size(columns)}; start += PARTITA_TILE_COLUMNS) {{")
+        block = inner.inner()
+        block.write(f"const int64_t width = {size(columns)} - start < PARTITA_TILE_COLUMNS ? {size(columns)} - start : PARTITA_TILE_COLUMNS;")
+        block.write(f"for (int64_t k = 0; k < {size(depth)}; ++k)")
+        block.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
+        block.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? right[k * {size(columns)} + start + c] : 0.0f;")
+        tile = self.write_tiles(block, a.shape[-2], depth, f"left + row * {size(depth)}", depth)
+        self.write_store(tile, value, result, [column], row, "(row + r)")
+        block.write("}")
+        inner.write("}")
+        writer.printer.close_loops(batch, scope)
+
+    def _own(self) -> Computation:
+        """The kernel's result in terms of the sum: Gemm scales it and adds C."""
+        shape = self.kernel.output.shape
+        if self.kernel.op_type == "MatMul":
+            return compute(shape, lambda *i: self.sum_at())
+        alpha, beta = (float(self.kernel.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+        m, n = Axis("m", shape[0]), Axis("n", shape[1])
+        total: Expr = self.sum_at()
+        if alpha != 1.0:
+            total = total * alpha
+        addend = self.kernel.input(2)
+        if addend is not None:
+            term = element(addend, (m, n))
+            total = total + (term if beta == 1.0 else term * beta)
+        return Computation((m, n), total)
+
+    def _batch_offset(self, value: Value, batch: Sequence[Axis]) -> str:
+        """Where an operand's matrix lies for the current indices of the leading axes."""
+        lead = value.shape[:-2]
+        aligned = batch[len(batch) - len(lead) :]
+        indices = [
+            Literal(0, DType.INT64) if dims.is_static(dim) and dim == 1 else Index(axis)
+            for dim, axis in zip(lead, aligned, strict=True)
+        ]
+        zero = Literal(0, DType.INT64)
+        from partita.backends.cpu.expressions import linear_position
+
+        form = affine(linear_position(Load(value, (*indices, zero, zero), value.tensor.dtype)))
+        text = self.writer.printer.affine_text(form)
+        return "" if text == "0" else f" + {text}"
+
+
+class _Convolution(_Tiles):
+    """Conv on `[N, C, *spatial]`, any number of spatial axes, groups, strides and dilations."""
+
+    def write(self) -> None:
+        writer, size, kernel = self.writer, self.writer.size, self.kernel
+        x, w = kernel.operand(0), kernel.operand(1)
+        groups = int(kernel.attributes.get("group", 1))
+        rows = convolution_rows(kernel)
+        depth = dims.product(w.shape[1:])
+        view = window(kernel, x.shape[2:], w.shape[2:])
+        value, result = self.epilogue(self._own())
+        batch, channel, spatial = result.axes[0], result.axes[1], result.axes[2:]
+        positions = size(dims.product(view.output))
+        scope = writer.scope()
+        scope.write("float *columns = (float *)workspace;")
+        inner = writer.printer.open_loops([batch], scope)
+        n = writer.printer.axis_names[batch]
+        inner.write(f"for (int64_t group = 0; group < {groups}; ++group) {{")
+        image = inner.inner()
+        plane = size(dims.product(x.shape[2:]))
+        image.write(f"const float *image = {writer.pointer(x)} + ({n} * {groups} + group) * {w.shape[1]} * {plane};")
+        image.write(f"const float *weights = {writer.pointer(w)} + group * {rows} * {size(depth)};")
+        image.write(f"for (int64_t start = 0; start < {positions}; start += PARTITA_TILE_COLUMNS) {{")
+        block = image.inner()
+        block.write(f"const int64_t width = {positions} - start < PARTITA_TILE_COLUMNS ? {positions} - start : PARTITA_TILE_COLUMNS;")
+        self._write_packing(block, view, w.shape[1], x.shape[2:])
+        tile = self.write_tiles(block, rows, depth, f"weights + row * {size(depth)}", depth)
+        self.write_store(tile, value, result, spatial, channel, f"(group * {rows} + row + r)")
+        block.write("}")
+        image.write("}")
+        inner.write("}")
+        writer.printer.close_loops([batch], scope)
+
+    def _own(self) -> Computation:
+        """The sum with the bias, over the output's axes."""
+        bias = self.kernel.input(2)
+
+        def body(n: Expr, channel: Expr, *spatial: Expr) -> Expr:
+            return self.sum_at() if bias is None else self.sum_at() + load(bias, channel)
+
+        return compute(self.kernel.output.shape, body)
+
+    def _write_packing(self, scope: Scope, view: Window, channels: Dim, spatial: Sequence[Dim]) -> None:
+        """Copies the windows of a block of output positions: `columns[(channel, kernel position)][output position]`."""
+        size = self.writer.size
+        plane = size(dims.product(spatial))
+        simple = all(k == 1 and s == 1 for k, s in zip(view.kernel, view.strides, strict=True)) and not view.is_padded
+        if simple:
+            scope.write(f"for (int64_t k = 0; k < {size(channels)}; ++k)")
+            scope.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
+            scope.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? image[k * {plane} + start + c] : 0.0f;")
+            return
+        rank = len(spatial)
+        scope.write(f"int64_t origin[{rank}][PARTITA_TILE_COLUMNS]; /* of each window, per axis */")
+        scope.write("for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c) {")
+        inner = scope.inner()
+        inner.write("int64_t rest = start + c;")
+        for axis in reversed(range(rank)):
+            out = size(view.output[axis])
+            inner.write(f"origin[{axis}][c] = rest % {out} * {view.strides[axis]} - {size(view.begin[axis])};")
+            if axis:
+                inner.write(f"rest /= {out};")
+        scope.write("}")
+        scope.write("float *target = columns;")
+        scope.write(f"for (int64_t k = 0; k < {size(channels)}; ++k) {{")
+        scope.write(f"    const float *source = image + k * {plane};")
+        kernel_axes = [Axis(f"k{axis}", extent) for axis, extent in enumerate(view.kernel)]
+        body = self.writer.printer.open_loops(kernel_axes, scope.inner())
+        body.write("for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c) {")
+        cell = body.inner()
+        names = [self.writer.printer.axis_names[axis] for axis in kernel_axes]
+        tests = ["c < width"]
+        place = ""
+        for axis in range(rank):
+            cell.write(f"const int64_t p{axis} = origin[{axis}][c] + {names[axis]} * {view.dilations[axis]};")
+            if view.is_padded or view.begin[axis] != 0 or view.end[axis] != 0:
+                tests.append(f"p{axis} >= 0 && p{axis} < {size(spatial[axis])}")
+            place = f"p{axis}" if not place else f"({place}) * {size(spatial[axis])} + p{axis}"
+        cell.write(f"target[c] = {' && '.join(tests)} ? source[{place}] : 0.0f;")
+        body.write("}")
+        body.write("target += PARTITA_TILE_COLUMNS;")
+        self.writer.printer.close_loops(kernel_axes, scope.inner())
+        scope.write("}")
+
+

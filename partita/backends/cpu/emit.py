@@ -1,0 +1,114 @@
+"""The host's module: one function per region that calls its kernels in order, and the kernels, each text once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from partita.backends.cpu import contraction, generic
+from partita.backends.cpu.kernel import Kernel, KernelWriter, members
+from partita.backends.source import Names, RegionSource, comment
+from partita.ir.graph import Node
+from partita.ir.region import Region
+from partita.passes.plan_memory import MemoryPlan
+from partita.runtime import CSourceModule, Unit
+
+HEADERS = Path(__file__).parent / "c"
+INCLUDES = """#include "partita.h"
+#include "partita_size.h"
+#include "partita_scalar.h"
+#include "partita_gemm.h"
+"""
+
+
+def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_view: object) -> CSourceModule:
+    """The C of all regions of the host."""
+    units: list[Unit] = []
+    functions = []
+    for region in regions:
+        source = RegionSource(region, plan)
+        units.append(Unit(region.symbol, _Region(region, plan, source, is_view).text()))
+        functions.append(source.function)
+    return CSourceModule(backend, tuple(units), tuple(functions), include_directories=(str(HEADERS),))
+
+
+class _Region:
+    def __init__(self, region: Region, plan: MemoryPlan, source: RegionSource, is_view: object) -> None:
+        self.region = region
+        self.plan = plan
+        self.source = source
+        self.is_view = is_view
+        self.names = Names([region.symbol])
+        self.shared: dict[tuple[str, str], str] = {}
+        self.definitions: list[str] = []
+
+    def text(self) -> str:
+        """The whole file: state, init, kernels, the region's function."""
+        calls: list[str] = []
+        for node in self.region.body.nodes:
+            if not self.is_view(node):  # type: ignore[operator]
+                calls += self._call(node, _kernel(node, self.plan))
+        parts = [f"/* {comment(self.region.symbol)}: {len(calls)} kernels on the host */", INCLUDES]
+        function = self._function(calls)
+        parts += [self.source.state_struct(), *self.definitions, function, self._init()]
+        return "\n".join(part for part in parts if part)
+
+    def _call(self, node: Node, kernel: Kernel) -> list[str]:
+        key = (kernel.parameters, kernel.body)
+        if key not in self.shared:
+            self.shared[key] = self.names.fresh(node.name)
+            operators = " + ".join(member.op_type for member in members(node))
+            result = "partita_status" if kernel.can_fail else "void"
+            self.definitions.append(
+                f"/* {comment(node.name)}: {comment(operators)} */\n"
+                f"static {result} {self.shared[key]}({kernel.parameters}) {{\n{kernel.body}\n}}\n"
+            )
+        arguments = [self.source.pointer(value) for value in (*kernel.inputs, *kernel.outputs)]
+        if kernel.uses_extents:
+            arguments.append("call->extents")
+        if kernel.uses_workspace:
+            arguments.append(self.source.workspace(node))
+        if kernel.can_fail:
+            arguments.append("call")
+        text = f"{self.shared[key]}({', '.join(arguments)})"
+        if not kernel.can_fail:
+            return [f"    {text}; /* {comment(node.name)} */"]
+        return [f"    status = {text}; /* {comment(node.name)} */", "    if (status != PARTITA_OK)", "        return status;"]
+
+    def _function(self, calls: list[str]) -> str:
+        lines = [f"partita_status {self.region.symbol}(const partita_call *call) {{"]
+        if self.source.constants:
+            lines.append(f"    const struct {self.region.symbol}_state *state = call->state;")
+        elif not any("call" in line for line in calls):
+            lines.append("    (void)call;")
+        if any("status = " in line for line in calls):
+            lines.append("    partita_status status;")
+        return "\n".join([*lines, *calls, "    return PARTITA_OK;", "}", ""])
+
+    def _init(self) -> str:
+        symbol = self.region.symbol
+        if not self.source.constants:
+            return ""
+        return "\n".join(
+            [
+                f"const int64_t {symbol}_state_bytes = sizeof(struct {symbol}_state);",
+                "",
+                f"partita_status {symbol}_init(const partita_call *call, void *memory, const void *const *constants) {{",
+                f"    struct {symbol}_state *state = memory;",
+                "    (void)call;",
+                *self.source.init_assignments(),
+                "    return PARTITA_OK;",
+                "}",
+                "",
+            ]
+        )
+
+
+def _kernel(node: Node, plan: MemoryPlan) -> Kernel:
+    writer = KernelWriter(node, plan.symbols)
+    places = {plan.buffer_of[value] for value in node.operands}
+    writer.aliased = any(plan.buffer_of[value] in places for value in node.outputs)
+    first = members(node)[0]
+    if contraction.is_kernel(first):
+        return contraction.contraction_kernel(node, writer)
+    return generic.generic_kernel(node, writer)

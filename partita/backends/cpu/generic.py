@@ -1,0 +1,273 @@
+"""Kernels from expressions: any group of operators that has no kernel of its own.
+
+Two shapes of loop nests. Plain: loops over the output, the whole expression inside. Rows: where a reduction is read by
+what runs over the same elements (softmax, layer normalization), loops over the rows, and inside them one statement per
+row result and one inner loop per pass over the row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from partita.backends.cpu.expressions import LIBM, Scope, register_type, stored
+from partita.backends.cpu.kernel import Kernel, KernelWriter, body_of, members
+from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
+from partita.backends.source import C_TYPES
+from partita.ir import dims
+from partita.ir.expression import (
+    Axis,
+    Call,
+    Computation,
+    Expr,
+    Index,
+    Literal,
+    Load,
+    Reduce,
+    at,
+    replace_indices,
+    rewrite,
+    substitute,
+    walk,
+)
+from partita.ir.graph import Node, Value
+from partita.ir.operators.registry import definition
+from partita.ir.types import DType, TensorType
+from partita.passes.fuse import is_cheap, row_reduction
+
+ROW_LIMIT = 4096  # elements of a row that a kernel keeps on its stack
+
+
+def generic_kernel(node: Node, writer: KernelWriter) -> Kernel:
+    """The kernel of a node by its expressions."""
+    rows = _rows(node)
+    if rows is None:
+        _write_plain(node, writer)
+    else:
+        _RowKernel(node, writer, rows).write()
+    return writer.finish()
+
+
+def composed(node: Node, kept: frozenset[Value] = frozenset()) -> dict[Value, Computation]:
+    """The expression of every value inside a group, in terms of what comes from outside and of the `kept` values."""
+    result: dict[Value, Computation] = {}
+    for member in members(node):
+        operator = definition(member)
+        assert operator is not None
+        inlined = {value: c for value, c in result.items() if value not in kept}
+        for output, computation in zip(member.outputs, operator.computations(member), strict=False):
+            result[output] = Computation(computation.axes, substitute(computation.body, inlined))
+    return result
+
+
+# ---------------------------------------------------------------------- plain loops
+
+
+def _write_plain(node: Node, writer: KernelWriter) -> None:
+    computations = composed(node)
+    pending = [value for value in dict.fromkeys(writer.outputs) if value in computations]
+    while pending:
+        shape = computations[pending[0]].shape
+        together = [value for value in pending if dims.same_shape(computations[value].shape, shape)]
+        pending = [value for value in pending if value not in together]
+        _write_nest({value: computations[value] for value in together}, writer)
+
+
+def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) -> None:
+    axes = next(iter(computations.values())).axes
+    indices = [Index(axis) for axis in axes]
+    bodies = {value: at(c, indices) for value, c in computations.items()}
+    form = store_form(axes, [axis.extent for axis in axes])
+    nest = LoopNest(axes, list(bodies.values()), [form])
+    bodies = {value: replace_indices(body, nest.replacement) for value, body in bodies.items()}
+    bodies = {value: _with_merged_reductions(body) for value, body in bodies.items()}
+    writer.printer.count(*bodies.values())
+    scope = writer.scope()
+    inner = writer.printer.open_loops(nest.loops, scope, simd=all(map(is_vectorizable, bodies.values())))
+    for value, body in bodies.items():
+        writer.store(value, moved(form, nest.replacement), body, inner)
+    writer.printer.close_loops(nest.loops, scope)
+
+
+def is_vectorizable(expression: Expr) -> bool:
+    """Whether a loop over the expression is worth a vectorization hint: no loops or library calls inside."""
+    slow = LIBM - {"sqrt", "floor", "ceil", "rint"} | {"pow", "fmod", "mod", "checked_index"}
+    return not any(
+        isinstance(e, Reduce) or (isinstance(e, Call) and e.function in slow and e.dtype is not DType.INT64)
+        for e in walk(expression)
+    )
+
+
+# ---------------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Loops over `domain`; `inner` are the axes that the group's reductions reduce."""
+
+    domain: tuple[dims.Dim, ...]
+    inner: tuple[int, ...]
+
+
+def _rows(node: Node) -> _Rows | None:
+    """The rows of a group with a reduction that others in the group (or, beside it, full results) go with."""
+    nodes = members(node)
+    if len(nodes) < 2:
+        return None
+    found: _Rows | None = None
+    for member in nodes:
+        operator = definition(member)
+        if operator is None or operator.compute is None or len(member.outputs) != 1:
+            return None
+        axes = row_reduction(member, operator.computations(member)[0])
+        if axes is not None:
+            found = _Rows(member.operand(0).shape, axes)
+    if found is None:
+        return None
+    body = body_of(node)
+    assert body is not None
+    full = any(dims.same_shape(value.shape, found.domain) for value in body.outputs)
+    return found if full else None
+
+
+@dataclass(slots=True)
+class _Stage:
+    """One statement per row (`is_full` off) or one loop over the row (on), giving `value`. `local` names the C variable
+    or array that holds it for the stages after it; "" where only its output does."""
+
+    value: Value
+    body: Expr
+    is_full: bool
+    local: Value | None
+
+
+class _RowKernel:
+    def __init__(self, node: Node, writer: KernelWriter, rows: _Rows) -> None:
+        self.node = node
+        self.writer = writer
+        self.axes = [Axis(f"i{n}", dim) for n, dim in enumerate(rows.domain)]
+        self.inner = [self.axes[n] for n in rows.inner]
+        self.outer = [axis for axis in self.axes if axis not in self.inner]
+        self.rows = rows
+        self.stages: list[_Stage] = []
+        self.inlined: dict[Value, Computation] = {}
+        self.replacement: dict[Axis, Expr] = {}
+
+    def write(self) -> None:
+        for member in members(self.node):
+            self._add(member)
+        bodies = [stage.body for stage in self.stages]
+        forms = [self._form(stage.value) for stage in self.stages if stage.value in self.writer.outputs]
+        outer = LoopNest(self.outer, bodies, forms)
+        inner = LoopNest(self.inner, bodies, [form for form in forms if any(axis in form for axis in self.inner)])
+        self.replacement = {**outer.replacement, **inner.replacement}
+        for stage in self.stages:
+            stage.body = _with_merged_reductions(replace_indices(stage.body, self.replacement))
+        self.writer.printer.count(*(stage.body for stage in self.stages))
+        scope = self.writer.scope()
+        row = self.writer.printer.open_loops(outer.loops, scope)
+        for stage in self.stages:
+            if stage.is_full:
+                self._write_pass(stage, row, inner)
+            else:
+                self._write_row_result(stage, row)
+        self.writer.printer.close_loops(outer.loops, scope)
+
+    def _add(self, member: Node) -> None:
+        operator = definition(member)
+        assert operator is not None
+        (computation,) = operator.computations(member)
+        value = member.output
+        is_full = dims.same_shape(value.shape, self.rows.domain) and not self._is_row(computation)
+        indices = [
+            Index(axis) if is_full or axis not in self.inner else Literal(0, DType.INT64) for axis in self.axes
+        ]
+        body = _localized(substitute(at(computation, indices), self.inlined))
+        is_output = value in self.writer.outputs
+        uses = len(body_of(self.node).uses(value))  # type: ignore[union-attr]
+        if is_full and not is_output and (uses < 2 or is_cheap(body) or not self._fits_stack()):
+            self.inlined[value] = Computation(tuple(self.axes), body)
+            return
+        local: Value | None = None
+        if not is_full:
+            local = Value(value.name, TensorType(value.tensor.dtype, ()))
+            self.inlined[value] = Computation(tuple(self.axes), Load(local, (), value.tensor.dtype))
+        elif is_output and uses:
+            place = tuple(Index(axis) for axis in self.axes)
+            self.inlined[value] = Computation(tuple(self.axes), Load(value, place, value.tensor.dtype))
+        elif uses:
+            extents = tuple(axis.extent for axis in self.inner)
+            local = Value(value.name, TensorType(value.tensor.dtype, extents))
+            place = tuple(Index(axis) for axis in self.inner)
+            self.inlined[value] = Computation(tuple(self.axes), Load(local, place, value.tensor.dtype))
+        self.stages.append(_Stage(value, body, is_full, local))
+
+    def _is_row(self, computation: Computation) -> bool:
+        """Whether a result has one element per row although the row has one element."""
+        return all(self.axes[n].extent == 1 for n in self.rows.inner) and any(
+            isinstance(e, Reduce) for e in walk(computation.body)
+        )
+
+    def _fits_stack(self) -> bool:
+        extent = dims.product(axis.extent for axis in self.inner)
+        return bool(dims.is_static(extent) and extent <= ROW_LIMIT)
+
+    def _form(self, value: Value) -> Form:
+        form = store_form(self.axes, value.shape)
+        if not dims.same_shape(value.shape, self.rows.domain):
+            for axis in self.inner:
+                del form[axis]
+        return form
+
+    def _write_row_result(self, stage: _Stage, row: Scope) -> None:
+        printer, writer = self.writer.printer, self.writer
+        dtype = stage.value.tensor.dtype
+        name = writer.names.fresh(stage.value.name)
+        row.write(f"const {register_type(dtype)} {name} = {printer.render(stage.body, row)};")
+        assert stage.local is not None
+        printer.locals[stage.local] = name
+        if stage.value in writer.outputs:
+            place = printer.affine_text(moved(self._form(stage.value), self.replacement))
+            row.write(f"{writer.pointers[stage.value]}[{place}] = {stored(name, dtype)};")
+
+    def _write_pass(self, stage: _Stage, row: Scope, inner: LoopNest) -> None:
+        """One loop over the row: into an output, or into an array that lives as long as the row."""
+        printer, writer = self.writer.printer, self.writer
+        dtype = stage.value.tensor.dtype
+        form = self._form(stage.value)
+        target = stage.value
+        if stage.local is not None:
+            target, form = stage.local, store_form(self.inner, stage.local.shape)
+            writer.pointers[target] = writer.names.fresh(stage.value.name)
+            extent = writer.size(dims.product(stage.local.shape))
+            row.write(f"{C_TYPES[dtype]} {writer.pointers[target]}[{extent}];")
+        body = printer.open_loops(inner.loops, row, simd=is_vectorizable(stage.body))
+        text = stored(printer.render(stage.body, body), dtype)
+        place = printer.affine_text(moved(form, self.replacement))
+        body.write(f"{writer.pointers[target]}[{place}] = {text};")
+        printer.close_loops(inner.loops, row)
+
+
+def _localized(body: Expr) -> Expr:
+    """The body with fresh axes for each reduction: an expression may hold the same one twice."""
+
+    def replace(current: Expr) -> Expr | None:
+        if not isinstance(current, Reduce):
+            return None
+        fresh = tuple(Axis(f"k{n}", axis.extent) for n, axis in enumerate(current.axes))
+        indices = dict(zip(current.axes, map(Index, fresh), strict=True))
+        return Reduce(current.combine, fresh, replace_indices(current.body, indices), current.initial, current.dtype)
+
+    return rewrite(body, replace)
+
+
+def _with_merged_reductions(body: Expr) -> Expr:
+    """The body with neighbouring axes of each reduction merged."""
+
+    def replace(current: Expr) -> Expr | None:
+        if not isinstance(current, Reduce) or len(current.axes) < 2:
+            return None
+        nest = LoopNest(current.axes, [current.body], [])
+        inner = replace_indices(current.body, nest.replacement)
+        return Reduce(current.combine, tuple(nest.loops), inner, current.initial, current.dtype)
+
+    return rewrite(body, replace)

@@ -1,0 +1,60 @@
+"""Lowering of the host's regions: operators become expressions, neighbours become kernels."""
+
+from __future__ import annotations
+
+from partita.backends.cpu import contraction
+from partita.backends.source import C_TYPES
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.registry import definition
+from partita.ir.types import TensorType
+from partita.passes.decompose import decompose, has_expression
+from partita.passes.fuse import Fusion, fuse
+
+
+def lower(body: Graph) -> None:
+    """Rewrites a region in place."""
+    decompose(body)
+    fuse(body, Fusion(contraction.is_kernel, contraction.takes_epilogue, _is_loop))
+
+
+def unsupported(node: Node) -> str | None:
+    """Why the host cannot run `node`; None when it can: what the node comes down to has expressions and C types."""
+    problem = next((p for value in (*node.operands, *node.outputs) if (p := _no_c_type(value))), None)
+    if problem is not None or has_expression(node):
+        return problem
+    graph = Graph("claim")
+    graph.opsets = {"": node.version} if not node.domain else {"": 1, node.domain: node.version}
+    mapping: dict[Value, Value] = {}
+    for value in dict.fromkeys(node.operands):
+        mapping[value] = graph.add_input(value.name, value.type)
+        mapping[value].known, mapping[value].parameter = value.known, value.parameter
+    inputs = [None if value is None else mapping[value] for value in node.inputs]
+    names = [output.name for output in node.outputs]
+    copy = graph.add_node(
+        node.op_type, inputs, node.attributes, outputs=names, domain=node.domain, name=node.name, version=node.version
+    )
+    for old, new in zip(node.outputs, copy.outputs, strict=True):
+        new.type = old.type
+    graph.set_outputs(copy.outputs)
+    decompose(graph)
+    for part in graph.nodes:
+        if not has_expression(part):
+            inside = "" if part.op_type == node.op_type else f" (part of {node.op_type})"
+            return f"{part.qualified_type}{inside} has no expression and no kernel"
+        problem = next((p for value in part.outputs if (p := _no_c_type(value))), None)
+        if problem is not None:
+            return problem
+    return None
+
+
+def _no_c_type(value: Value) -> str | None:
+    if not isinstance(value.type, TensorType) or value.type.shape is None:
+        return f"{value.name!r} is {value.type}; only tensors of known rank have C"
+    if value.type.dtype not in C_TYPES:
+        return f"{value.name!r} has element type {value.type.dtype!r}, which has no C type yet"
+    return None
+
+
+def _is_loop(node: Node) -> bool:
+    operator = definition(node)
+    return operator is not None and not operator.is_view
