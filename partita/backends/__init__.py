@@ -1,0 +1,1 @@
+"""Who can run a part of a model: the contract, discovery, and a folder for each backend."""
