@@ -158,7 +158,7 @@ class Graph:
         self._outputs: list[Value] = []
         self._topology: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
         self._uses: dict[Value, dict[Use, None]] = {}
-        self._names: set[str] = set()
+        self._names: dict[str, Value | None] = {}
         self._counter = itertools.count()
         self._order: list[Node] | None = None
 
@@ -199,6 +199,10 @@ class Graph:
         for node in self.nodes:
             yield from node.outputs
 
+    def value_named(self, name: str) -> Value | None:
+        """The value of this name, or None."""
+        return self._names.get(name)
+
     def unique_name(self, stem: str) -> str:
         """`stem`, or the first `stem.N` that no value of the graph has."""
         if stem and stem not in self._names:
@@ -209,14 +213,14 @@ class Graph:
     # ------------------------------------------------------------------ changing
 
     def add_input(self, name: str, type: Type) -> Value:
-        value = Value(self._claim(name), type)
+        value = self._named(Value(self._claim(name), type))
         self.inputs.append(value)
         return value
 
     def add_parameter(
         self, name: str, type: Type, load: Callable[[], np.ndarray[Any, Any]], *, is_constant: bool = False
     ) -> Value:
-        value = Value(self._claim(name), type)
+        value = self._named(Value(self._claim(name), type))
         value.parameter = Parameter(value, load, is_constant=is_constant)
         self.parameters[value] = value.parameter
         return value
@@ -238,7 +242,9 @@ class Graph:
         node = Node(number, op_type, domain, version, attributes or {}, name or f"{op_type}_{number}")
         self._topology.add_node(node)
         node._outputs = tuple(
-            Value(self._claim(output or self.unique_name(f"{node.name}.out")), producer=node, index=index)
+            self._named(
+                Value(self._claim(output or self.unique_name(f"{node.name}.out")), producer=node, index=index)
+            )
             for index, output in enumerate(outputs)
         )
         node._inputs = tuple(inputs)
@@ -256,7 +262,7 @@ class Graph:
             self._disconnect(node, index, value)
         self._topology.remove_node(node)
         for output in node.outputs:
-            self._names.discard(output.name)
+            self._names.pop(output.name, None)
             self._uses.pop(output, None)
         self._order = None
 
@@ -265,7 +271,7 @@ class Graph:
         if self._uses.get(value) or self.is_output(value):
             raise ValueError(f"parameter {value.name!r} cannot be removed: it is still used")
         del self.parameters[value]
-        self._names.discard(value.name)
+        self._names.pop(value.name, None)
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:
         """Makes `value` the operand `index` of `node`; the list of operands grows with absent ones as needed."""
@@ -292,7 +298,7 @@ class Graph:
     def add_output(self, node: Node, name: str = "") -> Value:
         """One more result of `node`."""
         fresh = self._claim(name or self.unique_name(f"{node.name}.out"))
-        value = Value(fresh, producer=node, index=len(node.outputs))
+        value = self._named(Value(fresh, producer=node, index=len(node.outputs)))
         node._outputs = (*node.outputs, value)
         return value
 
@@ -324,14 +330,19 @@ class Graph:
 
     def rename(self, value: Value, name: str) -> None:
         """Gives `value` another name, made unique."""
-        self._names.discard(value.name)
+        self._names.pop(value.name, None)
         value.name = self._claim(self.unique_name(name))
+        self._named(value)
 
     def _claim(self, name: str) -> str:
         if name in self._names:
             raise ValueError(f"the name {name!r} is taken")
-        self._names.add(name)
+        self._names[name] = None
         return name
+
+    def _named(self, value: Value) -> Value:
+        self._names[value.name] = value
+        return value
 
     def _connect(self, node: Node, index: int, value: Value | None) -> None:
         if value is None:

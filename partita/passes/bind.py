@@ -95,13 +95,11 @@ class BindProgram:
 
     def _parameter(self, graph: Graph, replaced: Value, computed: Value) -> Value:
         """The parameter of `graph` that holds a computed value, under that value's name."""
-        for value in graph.parameters:
-            if value.name == computed.name:
-                return value
-        for value in graph.values():
-            if value.name == computed.name:
-                graph.rename(value, f"{value.name}.unbound")
-                break
+        existing = graph.value_named(computed.name)
+        if existing is not None and existing.parameter is not None:
+            return existing
+        if existing is not None:
+            graph.rename(existing, f"{existing.name}.unbound")
         name = computed.name
         result = graph.add_parameter(name, replaced.type, lambda: self.evaluate([name])[name])
         result.known = replaced.known

@@ -21,6 +21,7 @@ import onnx
 from partita.ir.graph import Graph
 from partita.ir.write_onnx import write_onnx
 from partita.passes.canonicalize import canonicalize
+from partita.passes.fold_batch_normalization import fold_batch_normalization
 
 Transformation = Callable[[Graph], bool]
 
@@ -71,7 +72,7 @@ def simplify(graph: Graph, **options: object) -> bool:
 
 def prepare(graph: Graph) -> bool:
     """From a model as it was read to one that can be partitioned."""
-    return bool(run_passes(graph, [canonicalize, simplify]))
+    return bool(run_passes(graph, [canonicalize, simplify, fold_batch_normalization]))
 
 
 def dump_stage(graph: Graph, folder: Path, name: str) -> None:

@@ -12,16 +12,18 @@ from partita.ir.operators.registry import computes, decomposes, infers, normaliz
 from partita.ir.types import DType, TensorType, Type
 
 
-@computes("BatchNormalization")
-def batch_normalization(node: Node) -> Computation:
-    """`(x - mean) / sqrt(var + epsilon) * scale + bias`, per channel of `[N, C, ...]` (inference)."""
-    x, *parameters = node.operands
-    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(x.shape))
-    i = [Index(axis) for axis in axes]
-    channel = i[1] if len(axes) > 1 else i[0] * 0
-    scale, bias, mean, variance = (load(p, channel) for p in parameters)
-    epsilon = node.attributes.get("epsilon", 1e-5)
-    return Computation(axes, (load(x, *i) - mean) * (scale / call("sqrt", variance + epsilon)) + bias)
+@decomposes("BatchNormalization")
+def batch_normalization(build: Builder, node: Node) -> Value:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, per channel of `[N, C, ...]` (inference), as one product
+    and one sum with vectors that are known when weights are bound."""
+    x, scale, bias, mean, variance = node.operands
+    deviation = build("Sqrt", build("Add", variance, build.scalar(node.attributes.get("epsilon", 1e-5), variance)))
+    factor = build("Div", scale, deviation)
+    shift = build("Sub", bias, build("Mul", mean, factor))
+    trailing = build.ints(range(1, len(x.shape) - 1))
+    if len(x.shape) > 2:
+        factor, shift = build("Unsqueeze", factor, trailing), build("Unsqueeze", shift, trailing)
+    return build("Add", build("Mul", x, factor), shift)
 
 
 @computes("LRN")
@@ -42,6 +44,7 @@ def local_response_normalization(node: Node) -> Computation:
 
 
 @infers(
+    "BatchNormalization",
     "Softmax",
     "LogSoftmax",
     "Hardmax",
