@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import numpy as np
 import onnx
 from onnx import AttributeProto, TypeProto, helper, numpy_helper
@@ -68,12 +70,15 @@ def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dim
     return None
 
 
-def attribute_to_proto(name: str, value: Attribute, rename: dict[Value, str] | None = None) -> AttributeProto:
-    """ONNX's message for an attribute; `rename` gives the outer names of what a graph captures."""
+def attribute_to_proto(
+    name: str, value: Attribute, rename: Mapping[Value, str] | None = None, taken: Iterable[str] = ()
+) -> AttributeProto:
+    """ONNX's message for an attribute. `rename` gives the outer names of what a graph captures, `taken` all names that
+    mean something outside."""
     from partita.ir.write_onnx import graph_to_proto
 
     if isinstance(value, Graph):
-        return helper.make_attribute(name, graph_to_proto(value, rename=rename))
+        return helper.make_attribute(name, graph_to_proto(value, rename=rename, taken=taken))
     if isinstance(value, TensorType | SequenceType | OptionalType):
         return helper.make_attribute(name, type_to_proto(value))
     if isinstance(value, np.ndarray):
@@ -85,7 +90,7 @@ def attribute_to_proto(name: str, value: Attribute, rename: dict[Value, str] | N
     return helper.make_attribute(name, value)
 
 
-def node_to_proto(node: Node, names: dict[Value, str] | None = None) -> onnx.NodeProto:
+def node_to_proto(node: Node, names: Mapping[Value, str] | None = None) -> onnx.NodeProto:
     """ONNX's message for one node; `names` renames values. What subgraphs capture goes back to being outer names."""
     names = names or {}
     proto = onnx.NodeProto(op_type=node.op_type, name=node.name, domain=node.domain)
@@ -99,5 +104,5 @@ def node_to_proto(node: Node, names: dict[Value, str] | None = None) -> onnx.Nod
         if isinstance(value, Graph):
             inner = value.inputs[len(value.inputs) - (len(node.inputs) - plain) :]
             rename = {i: names.get(o, o.name) for i, o in zip(inner, node.inputs[plain:], strict=True) if o is not None}
-        proto.attribute.append(attribute_to_proto(key, value, rename))
+        proto.attribute.append(attribute_to_proto(key, value, rename, names.values()))
     return proto

@@ -7,7 +7,7 @@ arithmetic on the graph's inputs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import onnx
@@ -53,41 +53,55 @@ def graph_to_proto(
     weights: bool = True,
     copy_outputs: bool = True,
     functions: list[onnx.FunctionProto] | None = None,
-    rename: dict[Value, str] | None = None,
+    rename: Mapping[Value, str] | None = None,
+    taken: Iterable[str] = (),
 ) -> onnx.GraphProto:
     """The message of one graph. Values in `rename` have the names given there; inputs among them stand for captured
-    values and are left out."""
-    names = dict(rename or {})
+    values and are left out. Other values avoid the names in `taken`, which mean something outside."""
+    own = [value for value in graph.inputs if value not in (rename or {})]
+    names = _names(graph, rename or {}, frozenset(taken))
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
         if node.domain == DOMAIN and node.op_type == "Dims":
-            nodes += _dims_protos(graph, node)
+            nodes += _dims_protos(graph, node, names)
         elif isinstance(node.attributes.get("body"), Graph) and functions is not None and node.domain == DOMAIN:
             nodes.append(_call_proto(node, graph, functions))
         else:
             nodes.append(node_to_proto(node, names))
     outputs: list[onnx.ValueInfoProto] = []
     for position, output in enumerate(graph.outputs):
-        name = names.get(output, output.name)
+        name = names[output]
         if copy_outputs and (output.producer is None or any(output is other for other in graph.outputs[:position])):
             name = f"{name}.output.{position}"
-            nodes.append(helper.make_node("Identity", [names.get(output, output.name)], [name]))
+            nodes.append(helper.make_node("Identity", [names[output]], [name]))
         outputs.append(helper.make_value_info(name, type_to_proto(output.type)))
-    own = [value for value in graph.inputs if value not in names]
-    inputs = [helper.make_value_info(value.name, type_to_proto(value.type)) for value in own]
+    inputs = [helper.make_value_info(names[value], type_to_proto(value.type)) for value in own]
     initializers = []
     for value, parameter in graph.parameters.items():
         if weights or parameter.is_constant:
-            initializers.append(numpy_helper.from_array(np.asarray(parameter.array), value.name))
+            initializers.append(numpy_helper.from_array(np.asarray(parameter.array), names[value]))
         else:
-            inputs.append(helper.make_value_info(value.name, type_to_proto(value.type)))
+            inputs.append(helper.make_value_info(names[value], type_to_proto(value.type)))
     infos = [
-        helper.make_value_info(names.get(output, output.name), type_to_proto(output.type))
+        helper.make_value_info(names[output], type_to_proto(output.type))
         for node in graph.nodes
         for output in node.outputs
         if not isinstance(output.type, UnknownType) and not graph.is_output(output)
     ]
     return helper.make_graph(nodes, graph.name, inputs, outputs, initializers, value_info=infos)
+
+
+def _names(graph: Graph, rename: Mapping[Value, str], taken: frozenset[str]) -> dict[Value, str]:
+    """What every value is called in the message."""
+    names = dict(rename)
+    used = {*taken, *rename.values()}
+    for value in graph.values():
+        if value not in names:
+            name = value.name
+            while name in used:
+                name += ".inner"
+            names[value] = name
+    return names
 
 
 def _call_proto(node: Node, graph: Graph, functions: list[onnx.FunctionProto]) -> onnx.NodeProto:
@@ -121,10 +135,10 @@ def _call_proto(node: Node, graph: Graph, functions: list[onnx.FunctionProto]) -
     return helper.make_node(name, inputs, [v.name for v in node.outputs], name=node.name, domain=DOMAIN)
 
 
-def _dims_protos(graph: Graph, node: Node) -> list[onnx.NodeProto]:
+def _dims_protos(graph: Graph, node: Node, names: Mapping[Value, str]) -> list[onnx.NodeProto]:
     """A tensor of symbolic dimensions, as ONNX arithmetic on the shapes of the graph's inputs."""
     content = node.attributes["dims"]
-    stem = node.output.name
+    stem = names[node.output]
     protos: list[onnx.NodeProto] = []
 
     def constant(number: int) -> str:
@@ -143,7 +157,7 @@ def _dims_protos(graph: Graph, node: Node) -> list[onnx.NodeProto]:
             for axis, dim in enumerate(shape or ()):
                 if str(dim) == wanted:
                     name = f"{stem}.n{len(protos)}"
-                    protos.append(helper.make_node("Shape", [value.name], [name], start=axis, end=axis + 1))
+                    protos.append(helper.make_node("Shape", [names[value]], [name], start=axis, end=axis + 1))
                     return name
         raise KeyError(f"the symbolic dimension {wanted!r} is bound by no input of {graph.name!r}")
 
@@ -155,7 +169,7 @@ def _dims_protos(graph: Graph, node: Node) -> list[onnx.NodeProto]:
         if dim.func.__name__ == "floor":
             top, bottom = dim.args[0].together().as_numer_denom()
             return apply("Div", build(top), build(bottom))
-        operators = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min"}
+        operators = {"Add": "Add", "Mul": "Mul", "Max": "Max", "Min": "Min", "Mod": "Mod"}
         if dim.func.__name__ == "Pow":
             return apply("Mul", build(dim.args[0]), build(dim.args[0] ** (dim.args[1] - 1)))
         built = [build(argument) for argument in dim.args]

@@ -16,7 +16,8 @@ Backends call this when they lower their regions, so that whoever knows an opera
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any, cast
 
 import onnx
 
@@ -42,42 +43,46 @@ def has_expression(node: Node) -> bool:
 def decompose(graph: Graph, keep: Keep = has_expression) -> bool:
     """Takes apart every node that `keep` does not want to keep, and what comes of it, as far as it goes: by its
     definition, or else by ONNX's function for it."""
-    pending = list(reversed(graph.nodes))
-    changed = False
-    while pending:
-        node = pending.pop()
-        if keep(node):
-            continue
-        expansion = _expand(graph, node)
-        if expansion is not None:
-            values, added = expansion
-            graph.replace_node(node, values)
-            pending += reversed(added)
-            changed = True
+    changed, again = False, True
+    while again:
+        again = False
+        for node in graph.nodes:
+            again |= not keep(node) and _expand(graph, node)
+        changed |= again
     if changed:
         dead_code(graph)
     return changed
 
 
-def _expand(graph: Graph, node: Node) -> tuple[list[Value | None], Sequence[Node]] | None:
-    """The values that take the place of a node's outputs, and the nodes made for them; None when it is elementary."""
+def _expand(graph: Graph, node: Node) -> bool:
+    """Puts what a node is made of in its place; False when it is elementary."""
     operator = definition(node)
     if operator is not None and operator.decompose is not None:
-        build = Builder(graph, node.name)
-        result = operator.decompose(build, node)
+        result = operator.decompose(Builder(graph, node.name), node)
         values = [result] if isinstance(result, Value) else list(result)
-        return list(values[: len(node.outputs)]), build.nodes
+        graph.replace_node(node, values[: len(node.outputs)])
+        return True
     function = _function(node)
-    return None if function is None else _expand_function(graph, node, function)
+    if function is None:
+        return False
+    reader = GraphReader({**graph.opsets, **opset_versions(function.opset_import)})
+    results, added = reader.expand(graph, function, _with_defaults(node), node.inputs, f"{node.name}.")
+    reader.check()
+    for old, new in zip(node.outputs, results, strict=True):
+        new.type = old.type
+    graph.replace_node(node, results)
+    for fresh in added:
+        upgrade(graph, fresh)
+    return True
 
 
 def _function(node: Node) -> onnx.FunctionProto | None:
     """ONNX's own definition of the operator in terms of others."""
-    schema = schema_of(node.op_type, node.version, node.domain)
+    schema: Any = schema_of(node.op_type, node.version, node.domain)  # the stubs lack what is used here
     if schema is None:
         return None
     if schema.has_function:
-        return schema.function_body
+        return cast(onnx.FunctionProto, schema.function_body)
     if not schema.has_context_dependent_function:
         return None
     types = [type_to_proto(value.type).SerializeToString() if value is not None else b"" for value in node.inputs]
@@ -85,23 +90,11 @@ def _function(node: Node) -> onnx.FunctionProto | None:
     return onnx.FunctionProto.FromString(body) if body else None
 
 
-def _expand_function(
-    graph: Graph, node: Node, function: onnx.FunctionProto
-) -> tuple[list[Value | None], Sequence[Node]]:
-    reader = GraphReader({**graph.opsets, **opset_versions(function.opset_import)})
-    schema = schema_of(node.op_type, node.version, node.domain)
-    assert schema is not None
-    results, added = reader.expand(graph, function, _with_defaults(node, schema), node.inputs, f"{node.name}.")
-    reader.check()
-    for fresh in added:
-        upgrade(graph, fresh)
-    return list(results), [fresh for fresh in added if fresh in graph.topology]
-
-
-def _with_defaults(node: Node, schema: onnx.defs.OpSchema) -> onnx.NodeProto:
+def _with_defaults(node: Node) -> onnx.NodeProto:
     """The node's message with its defaults written down: function bodies refer to attributes by name."""
     proto = node_to_proto(node)
-    for name, attribute in schema.attributes.items():
+    schema = schema_of(node.op_type, node.version, node.domain)
+    for name, attribute in schema.attributes.items() if schema is not None else ():
         if name not in node.attributes and attribute.default_value.name:
             proto.attribute.append(attribute.default_value)
     return proto

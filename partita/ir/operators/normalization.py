@@ -13,17 +13,27 @@ from partita.ir.types import DType, TensorType, Type
 
 
 @decomposes("BatchNormalization")
-def batch_normalization(build: Builder, node: Node) -> Value:
-    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, per channel of `[N, C, ...]` (inference), as one product
-    and one sum with vectors that are known when weights are bound."""
+def batch_normalization(build: Builder, node: Node) -> list[Value]:
+    """`(x - mean) / sqrt(variance + epsilon) * scale + bias`, per channel of `[N, C, ...]`, as one product and one sum
+    with vectors that are known when weights are bound. In training mode the statistics are the batch's own."""
     x, scale, bias, mean, variance = node.operands
+    running: list[Value] = []
+    if node.attributes.get("training_mode", 0):
+        old, share = (mean, variance), node.attributes.get("momentum", 0.9)
+        axes = build.ints([axis for axis in range(len(x.shape)) if axis != 1])
+        mean = build("ReduceMean", x, axes, keepdims=0)
+        centered = build("Sub", x, build("ReduceMean", x, axes))
+        variance = build("ReduceMean", build("Mul", centered, centered), axes, keepdims=0)
+        for before, now in zip(old, (mean, variance), strict=True):
+            kept, fresh = build.scalar(share, before), build.scalar(1 - share, now)
+            running.append(build("Add", build("Mul", before, kept), build("Mul", now, fresh)))
     deviation = build("Sqrt", build("Add", variance, build.scalar(node.attributes.get("epsilon", 1e-5), variance)))
     factor = build("Div", scale, deviation)
     shift = build("Sub", bias, build("Mul", mean, factor))
     trailing = build.ints(range(1, len(x.shape) - 1))
     if len(x.shape) > 2:
         factor, shift = build("Unsqueeze", factor, trailing), build("Unsqueeze", shift, trailing)
-    return build("Add", build("Mul", x, factor), shift)
+    return [build("Add", build("Mul", x, factor), shift), *running]
 
 
 @computes("LRN")
@@ -43,8 +53,12 @@ def local_response_normalization(node: Node) -> Computation:
     return Computation(axes, load(x, *i) / call("pow", total * (alpha / width) + bias, beta))
 
 
+@infers("BatchNormalization")
+def batch_normalization_types(node: Node) -> list[Type]:
+    return [node.operand(0).type, node.operand(3).type, node.operand(4).type]
+
+
 @infers(
-    "BatchNormalization",
     "Softmax",
     "LogSoftmax",
     "Hardmax",
