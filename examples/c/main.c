@@ -3,7 +3,7 @@
  * The model of this example has one input and one output of four floats, and its symbol is `model`:
  *
  *     partita compile model.onnx -o model.so
- *     unzip -o model.so 'include/*'
+ *     unzip -o model.so include/model.h include/partita.h
  *     cc -Iinclude main.c ./model.so -o main
  *     ./main 1 2 3 4
  */

@@ -152,7 +152,7 @@ def rebind_artifact(
 
 
 def _module(artifact: Artifact, item: Mapping[str, Any]) -> LoadedRegions | InterpretedModule:
-    functions = tuple(Function(entry["symbol"], tuple(entry["constants"])) for entry in item["functions"])
+    functions = tuple(Function(**{**entry, "constants": tuple(entry["constants"])}) for entry in item["functions"])
     if item["type_key"] != "interpreted":
         return LoadedRegions(item["backend"], functions)
     model = artifact.files.get(item["file"])

@@ -14,6 +14,9 @@ from partita.runtime.table import Entry, Layout
 
 Item = TypeVar("Item")
 
+# Before every name of ours, so that no region's symbol can be the same.
+_OURS = "partita_model_"
+
 _PLAIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789 _.,:;()[]{}<>+-=!&|^~@#$")
 
 # Name after the model's symbol, result, parameters, arguments; what partita.h documents under "partita_".
@@ -22,7 +25,7 @@ _WRAPPERS = (
         "open",
         "partita_status",
         "const partita_options *options, partita_instance **instance, char *message, size_t message_bytes",
-        "&description, options, instance, message, message_bytes",
+        f"&{_OURS}description, options, instance, message, message_bytes",
     ),
     ("close", "void", "partita_instance *instance", "instance"),
     (
@@ -61,14 +64,14 @@ def print_model(program: Program, layout: Layout) -> str:
         *(_shape("value", index, value.shape) for index, value in enumerate(program.values)),
         *(_shape("constant", index, entry.shape) for index, entry in enumerate(layout.entries)),
         *(_region_arrays(index, region, indices) for index, region in enumerate(program.regions)),
-        _table("partita_value", "values", program.values, _value),
-        _table("partita_buffer", "buffers", program.buffers, lambda _, buffer: _buffer(buffer)),
-        _table("partita_constant", "constants", layout.entries, _constant),
-        _table("partita_region", "regions", program.regions, _region),
-        _table("int32_t", "inputs", program.inputs, lambda _, index: str(index)),
-        _table("int32_t", "outputs", program.outputs, lambda _, index: str(index)),
-        _table("char *const", "symbols", program.symbols, lambda _, symbol: c_string(symbol.name)),
-        _table("int32_t", "data_dependent", program.symbols, lambda _, symbol: str(int(symbol.data_dependent))),
+        _table("partita_value", f"{_OURS}values", program.values, _value),
+        _table("partita_buffer", f"{_OURS}buffers", program.buffers, lambda _, buffer: _buffer(buffer)),
+        _table("partita_constant", f"{_OURS}constants", layout.entries, _constant),
+        _table("partita_region", f"{_OURS}regions", program.regions, _region),
+        _table("int32_t", f"{_OURS}inputs", program.inputs, lambda _, index: str(index)),
+        _table("int32_t", f"{_OURS}outputs", program.outputs, lambda _, index: str(index)),
+        _table("char *const", f"{_OURS}symbols", program.symbols, lambda _, symbol: c_string(symbol.name)),
+        _table("int32_t", f"{_OURS}data_dependent", program.symbols, lambda _, symbol: str(int(symbol.data_dependent))),
         _derive(program),
         _description(program, layout),
         _exports(program.symbol),
@@ -110,11 +113,11 @@ def _number(value: int) -> str:
 
 
 def _shape(kind: str, index: int, shape: tuple[int, ...]) -> str:
-    return _numbers("int64_t", f"shape_of_{kind}_{index}", shape) if shape else ""
+    return _numbers("int64_t", f"{_OURS}shape_of_{kind}_{index}", shape) if shape else ""
 
 
 def _shape_name(kind: str, index: int, shape: tuple[int, ...]) -> str:
-    return f"shape_of_{kind}_{index}" if shape else "NULL"
+    return f"{_OURS}shape_of_{kind}_{index}" if shape else "NULL"
 
 
 def _region_prototypes(region: Region) -> str:
@@ -131,8 +134,8 @@ def _region_prototypes(region: Region) -> str:
 
 
 def _region_arrays(index: int, region: Region, indices: dict[str, int]) -> str:
-    constants = _numbers("int32_t", f"constants_of_{index}", (indices[name] for name in region.constants))
-    values = _numbers("int32_t", f"values_of_{index}", (*region.inputs, *region.outputs))
+    constants = _numbers("int32_t", f"{_OURS}constants_of_{index}", (indices[name] for name in region.constants))
+    values = _numbers("int32_t", f"{_OURS}values_of_{index}", (*region.inputs, *region.outputs))
     return f"{constants}\n{values}"
 
 
@@ -161,8 +164,8 @@ def _region(index: int, region: Region) -> str:
         f"{symbol}_init" if region.needs_init else "NULL",
         f"{symbol}_free" if region.has_free else "NULL",
         f"&{symbol}_state_bytes" if region.needs_init else "NULL",
-        f"{len(region.constants)}, constants_of_{index}",
-        f"{len(region.inputs)}, {len(region.outputs)}, values_of_{index}",
+        f"{len(region.constants)}, {_OURS}constants_of_{index}",
+        f"{len(region.inputs)}, {len(region.outputs)}, {_OURS}values_of_{index}",
         str(int(region.sets_extents)),
     )
     return "{" + ", ".join(fields) + "}"
@@ -173,7 +176,7 @@ def _derive(program: Program) -> str:
         return ""
     first = len(program.symbols)
     lines = [f"    extents[{first + index}] = {text};" for index, text in enumerate(program.derived)]
-    return "static void derive(int64_t *extents) {\n" + "\n".join(lines) + "\n}\n"
+    return f"static void {_OURS}derive(int64_t *extents) {{\n" + "\n".join(lines) + "\n}\n"
 
 
 def _description(program: Program, layout: Layout) -> str:
@@ -182,28 +185,28 @@ def _description(program: Program, layout: Layout) -> str:
         "abi_version": "PARTITA_ABI_VERSION",
         "symbol": c_string(program.symbol),
         "value_count": f"{len(program.values)}",
-        "values": "values",
+        "values": f"{_OURS}values",
         "input_count": f"{len(program.inputs)}",
         "output_count": f"{len(program.outputs)}",
-        "inputs": "inputs",
-        "outputs": "outputs",
+        "inputs": f"{_OURS}inputs",
+        "outputs": f"{_OURS}outputs",
         "buffer_count": f"{len(program.buffers)}",
-        "buffers": "buffers",
+        "buffers": f"{_OURS}buffers",
         "constant_count": f"{len(layout.entries)}",
-        "constants": "constants",
+        "constants": f"{_OURS}constants",
         "constant_bytes": _number(layout.data_bytes),
         "table_digest": f"UINT64_C({layout.digest:#018x})",
         "region_count": f"{len(program.regions)}",
-        "regions": "regions",
+        "regions": f"{_OURS}regions",
         "symbol_count": f"{len(program.symbols)}",
         "extent_count": f"{extents}",
-        "symbols": "symbols",
-        "data_dependent": "data_dependent",
-        "derive": "derive" if program.derived else "NULL",
+        "symbols": f"{_OURS}symbols",
+        "data_dependent": f"{_OURS}data_dependent",
+        "derive": f"{_OURS}derive" if program.derived else "NULL",
         "arena_bytes": _number(program.arena_bytes),
     }
     rows = "".join(f"    .{name} = {value},\n" for name, value in fields.items())
-    return f"static const partita_model description = {{\n{rows}}};\n"
+    return f"static const partita_model {_OURS}description = {{\n{rows}}};\n"
 
 
 def _exports(symbol: str) -> str:
@@ -215,6 +218,6 @@ def _exports(symbol: str) -> str:
     ]
     model = (
         f"EXPORT const partita_model *{symbol}_model(void);\n"
-        f"const partita_model *{symbol}_model(void) {{\n    return &description;\n}}\n"
+        f"const partita_model *{symbol}_model(void) {{\n    return &{_OURS}description;\n}}\n"
     )
     return "\n".join(['#define EXPORT __attribute__((visibility("default")))\n', model, *functions])

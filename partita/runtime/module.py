@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -330,7 +330,7 @@ def _file_of(module: InterpretedModule) -> str:
 
 
 def _described(module: RegionModule) -> dict[str, Any]:
-    functions = [{"symbol": item.symbol, "constants": list(item.constants)} for item in module.functions]
+    functions = [asdict(item) for item in module.functions]
     common = {"type_key": module.type_key, "backend": module.backend, "functions": functions}
     if isinstance(module, InterpretedModule):
         names = {"inputs": list(module.inputs), "outputs": list(module.outputs)}
@@ -354,6 +354,8 @@ def _check_modules(program: Program, modules: Sequence[RegionModule]) -> None:
         owner_module, function = defined[region.symbol]
         if function.constants != region.constants:
             problems.append(f"region {region.symbol!r} and its module want different constants")
+        if (function.has_state, function.has_free) != (region.has_state, region.has_free):
+            problems.append(f"region {region.symbol!r} and its module disagree about its init or its free")
         if region.interpreted != isinstance(owner_module, InterpretedModule):
             problems.append(f"region {region.symbol!r} is interpreted in the schedule or in its module, not in both")
     names = [unit.name for module in modules if isinstance(module, CSourceModule) for unit in module.units]

@@ -197,6 +197,9 @@ def _symbol_problems(program: Program) -> Iterable[str]:
     defined = {f"{program.symbol}_{entry}": "the model's entry points" for entry in ENTRY_POINTS}
     if not _IDENTIFIER.fullmatch(program.symbol):
         yield f"symbol {program.symbol!r} is not a C identifier"
+    for symbol in (program.symbol, *(region.symbol for region in program.regions)):
+        if f"{symbol}_".startswith("partita_"):
+            yield f"symbol {symbol!r} is the runtime's own: what begins with partita is"
     for region in program.regions:
         if not _IDENTIFIER.fullmatch(region.symbol):
             yield f"region symbol {region.symbol!r} is not a C identifier"

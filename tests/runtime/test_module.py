@@ -130,10 +130,10 @@ def test_a_region_symbol_that_hides_an_entry_point_is_refused():
         programs.two_affines(program=replace(module.program, regions=regions))
 
 
-@pytest.mark.parametrize("symbol", ["a b", "1a", "", 'a"', "a\n"])
+@pytest.mark.parametrize("symbol", ["a b", "1a", "", 'a"', "a\n", "partita"])
 def test_a_symbol_that_is_no_identifier_is_refused(symbol):
     module = programs.two_affines()
-    with pytest.raises(ParameterError, match="not a C identifier"):
+    with pytest.raises(ParameterError, match=r"not a C identifier|the runtime's own"):
         programs.two_affines(program=replace(module.program, symbol=symbol))
 
 
@@ -203,6 +203,13 @@ def test_an_executor_keeps_its_module_alive():
 def test_the_source_of_a_region_can_be_read():
     module = programs.two_affines()
     assert "model_first_init" in module.source("model_first")
-    assert "partita_model description" in module.source()
+    assert ".abi_version = PARTITA_ABI_VERSION" in module.source()
     with pytest.raises(KeyError):
         module.source("nobody")
+
+
+def test_a_region_that_disagrees_with_its_module_is_refused():
+    module = programs.two_affines()
+    regions = (replace(module.program.regions[0], has_free=True), module.program.regions[1])
+    with pytest.raises(ParameterError, match="disagree about its init or its free"):
+        programs.two_affines(program=replace(module.program, regions=regions))

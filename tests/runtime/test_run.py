@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import threading
 import weakref
 from dataclasses import replace
@@ -304,3 +305,39 @@ def test_an_unknown_device_is_refused(module):
         module["other"]
     with pytest.raises(InputError, match="no input 'q'"):
         module["default"](cpu())["set_input"]("q", X)
+
+
+def test_a_forked_process_runs_the_model():
+    module = programs.two_affines(count=10_000)
+    instance = module.open_instance(4)
+    x = np.ones(10_000, np.float32)
+    before = instance.run({"x": x})["y"]
+    child = os.fork()
+    if child == 0:
+        same = np.array_equal(instance.run({"x": x})["y"], before)
+        os._exit(0 if same else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_number_of_threads_comes_from_the_environment(monkeypatch):
+    text = """
+#include "partita.h"
+partita_status threads(const partita_call *call) {
+    *(int32_t *)call->arguments[0] = call->services->threads;
+    return PARTITA_OK;
+}
+"""
+    program = Program(
+        symbol="asks",
+        values=(Value("n", 6, (), 0),),
+        inputs=(),
+        outputs=(0,),
+        buffers=(Buffer(Storage.ARGUMENT, 0, 0, 0, 4),),
+        regions=(programs.Region("threads", "cpu", (), (), (0,)),),
+    )
+    module = MetadataModule(program, [programs.c_module("threads", text)], {}, build=programs.FAST)
+    monkeypatch.setenv("PARTITA_NUM_THREADS", "3")
+    assert module.open_instance().run({})["n"] == 3
+    assert module.open_instance(2).run({})["n"] == 2
+    monkeypatch.setenv("PARTITA_NUM_THREADS", "")
+    assert 1 <= module.open_instance().run({})["n"] <= len(os.sched_getaffinity(0))
