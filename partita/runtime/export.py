@@ -63,6 +63,8 @@ def write_library(path: Path, code: bytes, content: Content, placement: Placemen
             with replacing(path.with_suffix(".safetensors")) as table:
                 digest = write_table(_Writer(table), content.layout, content.parameters)
                 write_payload(file, content, described, digest)
+                file.flush()  # a full disk shows itself before either file takes its place
+                os.fsync(file.fileno())
         else:
             write_payload(file, content, described, None)
 

@@ -278,6 +278,20 @@ def test_a_failure_while_the_table_is_written_leaves_nothing(module, tmp_path, m
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_failure_after_the_table_beside_leaves_both_old_files(module, tmp_path, monkeypatch):
+    from partita.runtime import export
+
+    def fail(*_args):
+        raise OSError(28, "No space left on device")
+
+    path = module.export_library(tmp_path / "model.so", "beside")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr(export, "write_payload", fail)
+    with pytest.raises(ArtifactError, match="No space left"):
+        programs.two_affines(params=programs.table("first", "second", seed=1)).export_library(path, "beside")
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_equal_input_gives_equal_bytes(data, tmp_path):
     script = f"""
 import sys
