@@ -127,3 +127,17 @@ def inline(graph: Graph, node: Node, body: Graph) -> list[Node]:
     graph.replace_node(node, [mapping[output] for output in body.outputs])
     copies = [mapping[old.output].producer for old in inner if old.outputs]
     return [copy for copy in copies if copy is not None]
+
+
+def depends_on_parameters(value: Value) -> bool:
+    """Whether a value is known when weights are bound."""
+    pending, seen = [value], set()
+    while pending:
+        current = pending.pop()
+        if current in seen or current.parameter is not None:
+            continue
+        if current.producer is None:
+            return False
+        seen.add(current)
+        pending += current.producer.operands
+    return True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.subgraph import depends_on_parameters
 
 
 def fold_batch_normalization(graph: Graph) -> bool:
@@ -36,20 +37,6 @@ def _is_foldable(graph: Graph, convolution: Node, normalization: Node) -> bool:
         and len(normalization.outputs) == 1
         and all(value is None or depends_on_parameters(value) for value in parameters)
     )
-
-
-def depends_on_parameters(value: Value) -> bool:
-    """Whether a value is known when weights are bound."""
-    pending, seen = [value], set()
-    while pending:
-        current = pending.pop()
-        if current in seen or current.parameter is not None:
-            continue
-        if current.producer is None:
-            return False
-        seen.add(current)
-        pending += current.producer.operands
-    return True
 
 
 def _folded(graph: Graph, convolution: Node, normalization: Node) -> tuple[Value, Value]:

@@ -9,6 +9,7 @@ What may join is read off the operators' expressions, not off their names:
 - a reduction joins what computes its operand, and what is pointwise over the same rows joins it (softmax, layer
   normalization);
 - a kernel of the backend (convolution, matrix product) takes pointwise users in as its epilogue.
+What depends on parameters alone stays as it is: it will leave for the bind program.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from partita.ir.expression import Call, Computation, Expr, Index, Literal, Reduc
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
 from partita.ir.operators.registry import definition
-from partita.ir.subgraph import fold
+from partita.ir.subgraph import depends_on_parameters, fold
 from partita.ir.types import TensorType
 from partita.passes.grouping import Group, Grouping
 
@@ -70,6 +71,9 @@ class _Fuser:
         return self.grouping.groups()
 
     def _place(self, node: Node) -> None:
+        if all(depends_on_parameters(value) for value in node.operands):
+            self.grouping.open(node, _Label("alone", ()))  # it runs when weights are bound
+            return
         label, computation = self._label(node)
         for group in self.grouping.before(node):
             joined = None if computation is None else self._joined(group, node, label, computation)

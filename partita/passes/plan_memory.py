@@ -106,13 +106,12 @@ class _Planner:
         self.parent[self._find(second)] = self._find(first)
 
     def _unite(self) -> None:
+        names = {value.name: value for value in self.graph.parameters}
         for region in self.regions:
-            names = {value.name: value for value in self.graph.parameters}
             for inner, outer in zip(region.body.inputs, region.node.operands, strict=True):
                 self._union(outer, inner)
             for value in region.body.parameters:
-                if value.name in names:
-                    self._union(names[value.name], value)
+                self._union(names.setdefault(value.name, value), value)
             for node in region.body.nodes:
                 for output, source in self.traits[region.backend].views(node).items():
                     self._union(node.operand(source), node.outputs[output])
@@ -125,7 +124,8 @@ class _Planner:
         buffers: dict[Value, PlannedBuffer] = {}
         for index, value in enumerate(self.graph.inputs):
             buffers[self._find(value)] = PlannedBuffer(Storage.ARGUMENT, _bytes(value), -1, len(steps), index)
-        for value in self.graph.parameters:
+        bodies = [region.body for region in self.regions]
+        for value in (value for graph in (self.graph, *bodies) for value in graph.parameters):
             root = self._find(value)
             buffers.setdefault(
                 root, PlannedBuffer(Storage.CONSTANT, _bytes(value), -1, len(steps), constant=value.name)

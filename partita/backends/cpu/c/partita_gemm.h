@@ -24,16 +24,24 @@
 
 typedef float partita_vector __attribute__((vector_size(PARTITA_LANES * sizeof(float)), aligned(sizeof(float))));
 
+/* Products summed before they join the total: the error of a long sum grows with the number of its steps. */
+#define PARTITA_DEPTH_BLOCK 128
+
 /* tile[r][c] = sum over k of a[r * a_stride + k] * columns[k][c], for `rows` rows (a constant after inlining). */
 static inline __attribute__((always_inline)) void partita_gemm_rows(int rows, int64_t depth, const float *a,
                                                                     int64_t a_stride, const float *columns,
                                                                     float (*tile)[PARTITA_TILE_COLUMNS]) {
     for (int strip = 0; strip < PARTITA_TILE_COLUMNS; strip += PARTITA_STRIP) {
+        for (int r = 0; r < rows; ++r)
+            for (int v = 0; v < PARTITA_STRIP_VECTORS; ++v)
+                *(partita_vector *)(tile[r] + strip + v * PARTITA_LANES) = (partita_vector){0};
+        for (int64_t begin = 0; begin < depth; begin += PARTITA_DEPTH_BLOCK) {
+        const int64_t end = depth - begin < PARTITA_DEPTH_BLOCK ? depth : begin + PARTITA_DEPTH_BLOCK;
         partita_vector sums[PARTITA_TILE_ROWS][PARTITA_STRIP_VECTORS];
         for (int r = 0; r < rows; ++r)
             for (int v = 0; v < PARTITA_STRIP_VECTORS; ++v)
                 sums[r][v] = (partita_vector){0};
-        for (int64_t k = 0; k < depth; ++k) {
+        for (int64_t k = begin; k < end; ++k) {
             const partita_vector *b = (const partita_vector *)(columns + k * PARTITA_TILE_COLUMNS + strip);
 #pragma GCC unroll 6
             for (int r = 0; r < rows; ++r) {
@@ -45,7 +53,8 @@ static inline __attribute__((always_inline)) void partita_gemm_rows(int rows, in
         }
         for (int r = 0; r < rows; ++r)
             for (int v = 0; v < PARTITA_STRIP_VECTORS; ++v)
-                *(partita_vector *)(tile[r] + strip + v * PARTITA_LANES) = sums[r][v];
+                *(partita_vector *)(tile[r] + strip + v * PARTITA_LANES) += sums[r][v];
+        }
     }
 }
 
