@@ -120,6 +120,12 @@ def _batch_normalization(node: Node) -> str | None:
     return _spatial(node, fewest=2) or _at_run_time(node, 1, 2, 3, 4)
 
 
+def _lrn(node: Node) -> str | None:
+    if node.attributes["size"] % 2 == 0:
+        return "an even size; oneDNN's window is centered otherwise than ONNX's"
+    return _spatial(node)
+
+
 def _softmax(node: Node) -> str | None:
     return None if node.operand(0).shape else f"{node.op_type} of a single number"
 
@@ -167,7 +173,7 @@ _RULES: dict[str, Rule] = {
     "Gemm": _gemm,
     "GlobalAveragePool": _pool,
     "GlobalMaxPool": _pool,
-    "LRN": _spatial,
+    "LRN": _lrn,
     "LogSoftmax": _softmax,
     "MatMul": _matmul,
     "MaxPool": _pool,
