@@ -17,11 +17,17 @@ Dim = Any  # int | sympy.Expr; sympy has no types worth checking against
 
 
 @functools.cache
-def symbol(name: str) -> Dim:
-    """The symbolic dimension `name`: equal names are equal dimensions."""
+def _sympy() -> Any:
+    """The library, imported when the first dimension needs it, and untyped as it is."""
     import sympy
 
-    return sympy.Symbol(name, integer=True, nonnegative=True)
+    return sympy
+
+
+@functools.cache
+def symbol(name: str) -> Dim:
+    """The symbolic dimension `name`: equal names are equal dimensions."""
+    return _sympy().Symbol(name, integer=True, nonnegative=True)
 
 
 def is_static(dim: Dim) -> bool:
@@ -40,9 +46,7 @@ def simplified(dim: Dim) -> Dim:
         return int(dim)
     if not hasattr(dim, "free_symbols"):
         return int(dim)
-    import sympy
-
-    expanded = sympy.expand(dim)
+    expanded = _sympy().expand(dim)
     return int(expanded) if expanded.is_Integer else expanded
 
 
@@ -66,10 +70,8 @@ def product(dims: Iterable[Dim]) -> Dim:
 def floor_div(dividend: Dim, divisor: Dim) -> Dim:
     if isinstance(dividend, int) and isinstance(divisor, int):
         return dividend // divisor
-    import sympy
-
-    quotient = sympy.cancel(sympy.sympify(dividend) / divisor)
-    return simplified(quotient if quotient.is_integer else sympy.floor(quotient))
+    quotient = _sympy().cancel(_sympy().sympify(dividend) / divisor)
+    return simplified(quotient if quotient.is_integer else _sympy().floor(quotient))
 
 
 def ceil_div(dividend: Dim, divisor: Dim) -> Dim:
@@ -79,17 +81,13 @@ def ceil_div(dividend: Dim, divisor: Dim) -> Dim:
 def maximum(first: Dim, second: Dim) -> Dim:
     if isinstance(first, int) and isinstance(second, int):
         return max(first, second)
-    import sympy
-
-    return simplified(sympy.Max(first, second))
+    return simplified(_sympy().Max(first, second))
 
 
 def minimum(first: Dim, second: Dim) -> Dim:
     if isinstance(first, int) and isinstance(second, int):
         return min(first, second)
-    import sympy
-
-    return simplified(sympy.Min(first, second))
+    return simplified(_sympy().Min(first, second))
 
 
 def symbols_of(dim: Dim) -> tuple[str, ...]:
@@ -138,21 +136,19 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 
 
 def _parsed(tree: ast.AST) -> Dim:
-    import sympy
-
     match tree:
         case ast.Constant(value=int(number)):
-            return sympy.Integer(number)
+            return _sympy().Integer(number)
         case ast.Name(id=name):
             return symbol(bytes.fromhex(name[3:]).decode() if name.startswith("_x_") else name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_parsed(operand)
         case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return _parsed(left) / sympy.sympify(_parsed(right))
+            return _parsed(left) / _sympy().sympify(_parsed(right))
         case ast.BinOp(left=left, op=op, right=right):
             return _OPERATORS[type(op)](_parsed(left), _parsed(right))
         case ast.Call(func=ast.Name(id="floor" | "Max" | "Min" | "Mod" as name), args=arguments):
-            return getattr(sympy, name)(*map(_parsed, arguments))
+            return getattr(_sympy(), name)(*map(_parsed, arguments))
     raise TypeError(type(tree).__name__)
 
 

@@ -242,9 +242,7 @@ class Graph:
         node = Node(number, op_type, domain, version, attributes or {}, name or f"{op_type}_{number}")
         self._topology.add_node(node)
         node._outputs = tuple(
-            self._named(
-                Value(self._claim(output or self.unique_name(f"{node.name}.out")), producer=node, index=index)
-            )
+            self._named(Value(self._claim(output or self.unique_name(f"{node.name}.out")), producer=node, index=index))
             for index, output in enumerate(outputs)
         )
         node._inputs = tuple(inputs)
@@ -271,6 +269,13 @@ class Graph:
         if self._uses.get(value) or self.is_output(value):
             raise ValueError(f"parameter {value.name!r} cannot be removed: it is still used")
         del self.parameters[value]
+        self._names.pop(value.name, None)
+
+    def remove_input(self, value: Value) -> None:
+        """Takes out an input that nothing reads; a node that holds this graph must give up the operand behind it."""
+        if self._uses.get(value) or self.is_output(value):
+            raise ValueError(f"input {value.name!r} cannot be removed: it is still used")
+        self.inputs.remove(value)
         self._names.pop(value.name, None)
 
     def set_input(self, node: Node, index: int, value: Value | None) -> None:

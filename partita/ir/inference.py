@@ -42,18 +42,23 @@ def infer(graph: Graph, *, declared: bool = True) -> None:
 def infer_node(node: Node, *, declared: bool = True) -> None:
     """Types the outputs of one node, and their contents where they are shape arithmetic; see `infer`."""
     operator = definition(node)
-    try:
-        types = _types(node, operator)
-    except PartitaError:
-        raise
-    except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
-        raise ShapeError(f"{node.describe()}: {error}") from error
+    types = inferred_types(node)
     for output, inferred in zip(node.outputs, types, strict=False):
         output.type = _merged(node, output, inferred, declared)
         if isinstance(output.type, TensorType) and output.type.shape is not None:
             check_shape(output.type.shape, node.describe())
     if operator is not None and operator.propagate is not None:
         node.output.known = _content(node, operator)
+
+
+def inferred_types(node: Node) -> Sequence[Type]:
+    """The types that the outputs of `node` have by what it computes. Dimensions that cannot be told are None."""
+    try:
+        return _types(node, definition(node))
+    except PartitaError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ShapeError(f"{node.describe()}: {error}") from error
 
 
 def _types(node: Node, operator: Operator | None) -> Sequence[Type]:

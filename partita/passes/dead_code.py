@@ -1,4 +1,4 @@
-"""What nothing reads goes: nodes without a reader, and parameters.
+"""What nothing reads goes: nodes, parameters, and what subgraphs capture in vain.
 
     before: <ir_version: 14, opset_import: ["" : 28]>
             model (float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
@@ -14,27 +14,43 @@ Inputs of the model stay, read or not: they are its interface.
 
 from __future__ import annotations
 
-from partita.ir.graph import Graph, Value
+from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies
 
 
 def dead_code(graph: Graph) -> bool:
     """Removes dead nodes and parameters, in subgraphs too."""
-    live = set(graph.outputs)
     changed = False
     for node in reversed(graph.nodes):
-        if not any(_is_read(graph, output, live) for output in node.outputs):
+        if not any(_is_read(graph, output) for output in node.outputs):
             graph.remove_node(node)
             changed = True
             continue
         for body in bodies(node).values():
             changed |= dead_code(body)
+        if node.attributes.get("captures"):
+            changed |= _release(graph, node)
     for value in list(graph.parameters):
-        if not _is_read(graph, value, live):
+        if not _is_read(graph, value):
             graph.remove_parameter(value)
             changed = True
     return changed
 
 
-def _is_read(graph: Graph, value: Value, live: set[Value]) -> bool:
-    return value in live or bool(graph.uses(value))
+def _is_read(graph: Graph, value: Value) -> bool:
+    return bool(graph.uses(value)) or graph.is_output(value)
+
+
+def _release(graph: Graph, node: Node) -> bool:
+    """Drops the captured operands that no body reads any more."""
+    count = node.attributes["captures"]
+    graphs = list(bodies(node).values())
+    unread = [place for place in range(-count, 0) if not any(_is_read(body, body.inputs[place]) for body in graphs)]
+    for body in graphs:
+        for value in [body.inputs[place] for place in unread]:
+            body.remove_input(value)
+    if unread:
+        kept = [value for n, value in enumerate(node.inputs) if n - len(node.inputs) not in unread]
+        graph.set_inputs(node, kept)
+        node.attributes["captures"] = count - len(unread)
+    return bool(unread)

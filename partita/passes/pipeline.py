@@ -13,38 +13,33 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
+from partita.errors import VerificationError
 from partita.ir.graph import Graph
+from partita.ir.verify import verify as verify_graph
 from partita.ir.write_onnx import write_onnx
 from partita.passes.canonicalize import canonicalize
+from partita.passes.common_subexpressions import common_subexpressions
+from partita.passes.dead_code import dead_code
 from partita.passes.fold_batch_normalization import fold_batch_normalization
+from partita.passes.simplify_algebra import simplify_algebra
+from partita.passes.simplify_shapes import simplify_shapes
 
-Transformation = Callable[[Graph], bool]
+Pass = Callable[[Graph], bool]
+"""A transformation of a graph, in place. It tells whether it changed anything; its name is the function's."""
 
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """A transformation of graphs, in place. It tells whether it changed anything."""
-
-    run: Transformation
-
-    @property
-    def name(self) -> str:
-        return self.run.__name__
-
-
-SIMPLIFICATIONS: tuple[Transformation, ...] = ()
+SIMPLIFICATIONS: tuple[Pass, ...] = (simplify_shapes, simplify_algebra, common_subexpressions, dead_code)
+MOST_ROUNDS = 1000  # far more than any model takes: a chain of n views takes n rounds at worst
 
 
 def run_passes(
     graph: Graph,
-    passes: Sequence[Transformation],
+    passes: Sequence[Pass],
     *,
-    verify: bool = True,
+    verify: bool = False,
     dump: Path | None = None,
     timings: dict[str, float] | None = None,
 ) -> bool:
@@ -56,23 +51,41 @@ def run_passes(
         did = function(graph)
         if timings is not None:
             timings[function.__name__] = timings.get(function.__name__, 0.0) + time.perf_counter() - start
+        if did and verify:
+            _verify_after(graph, function)
         if did and dump is not None:
             dump_stage(graph, dump, function.__name__)
         changed |= did
     return changed
 
 
-def simplify(graph: Graph, **options: object) -> bool:
+def _verify_after(graph: Graph, function: Pass) -> None:
+    try:
+        verify_graph(graph)
+    except VerificationError as error:
+        raise VerificationError(f"after {function.__name__}:\n{error}") from error
+
+
+def simplify(
+    graph: Graph, *, verify: bool = False, dump: Path | None = None, timings: dict[str, float] | None = None
+) -> bool:
     """The simplifications, again and again until none finds anything."""
     changed = False
-    while run_passes(graph, SIMPLIFICATIONS):
+    for _ in range(MOST_ROUNDS):
+        if not run_passes(graph, SIMPLIFICATIONS, verify=verify, dump=dump, timings=timings):
+            return changed
         changed = True
-    return changed
+    raise VerificationError(f"graph {graph.name!r}: the simplifications undo each other, without an end")
 
 
-def prepare(graph: Graph) -> bool:
+def prepare(
+    graph: Graph, *, verify: bool = False, dump: Path | None = None, timings: dict[str, float] | None = None
+) -> bool:
     """From a model as it was read to one that can be partitioned."""
-    return bool(run_passes(graph, [canonicalize, simplify, fold_batch_normalization]))
+    changed = run_passes(graph, [canonicalize], verify=verify, dump=dump, timings=timings)
+    changed |= simplify(graph, verify=verify, dump=dump, timings=timings)
+    changed |= run_passes(graph, [fold_batch_normalization], verify=verify, dump=dump, timings=timings)
+    return changed
 
 
 def dump_stage(graph: Graph, folder: Path, name: str) -> None:
