@@ -126,7 +126,10 @@ class BindProgram:
             self._source(value)
         self.entries = tuple(dict.fromkeys([*names, *(value.name for value in outputs)]))
         needed = _ancestors(self._computed[name] for name in self.entries)
-        self.weights = {name: weight for name, weight in self.weights.items() if self._computed[name] in needed}
+        # What was looked at stays, although nothing computes with it any more: other weights must agree with it.
+        self.weights = {
+            name: weight for name, weight in self.weights.items() if weight.baked or self._computed[name] in needed
+        }
 
     def to_bytes(self, names: Iterable[str] | None = None) -> bytes:
         """The program, or the part of it that computes `names`, in ONNX's form. Outputs have the entries' names; an

@@ -35,7 +35,7 @@ def refusal(node: Node) -> str | None:
 
 def _types(node: Node) -> str | None:
     """float32, static shapes, nothing empty."""
-    for value in (*node.operands, *node.outputs):
+    for value in (*node.operands, node.output):
         kind = value.type
         if not isinstance(kind, TensorType) or kind.dtype is not DType.FLOAT32:
             return f"{value.name!r} is {kind}; this backend computes in float32 alone"

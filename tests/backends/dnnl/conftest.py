@@ -7,6 +7,10 @@ import pytest
 from partita.backends.dnnl.library import DnnlLibrary, find_library
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "without_library: runs where oneDNN is missing too")
+
+
 @pytest.fixture(autouse=True)
 def _needs_library(request: pytest.FixtureRequest) -> None:
     found = find_library()
