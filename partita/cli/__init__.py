@@ -88,10 +88,11 @@ environment:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    warnings.showwarning = _show_warning
     try:
         options = _parser().parse_args(arguments)
-        code = int(options.execute(options))
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = int(options.execute(options))
         sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader of our output has seen enough
