@@ -144,6 +144,10 @@ def _onnx_types(node: Node) -> list[Type]:
         inferred = shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except (shape_inference.InferenceError, RuntimeError, ValueError) as error:
         raise ModelError(f"{node.describe()}: {error}") from error
+    for info in inferred.graph.output:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param not in names:  # "unk__0", of every node anew
+                dim.ClearField("dim_param")
     found = {info.name: type_from_proto(info.type, names) for info in inferred.graph.output}
     return [found.get(output.name, UnknownType()) for output in node.outputs]
 

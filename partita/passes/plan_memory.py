@@ -72,7 +72,7 @@ def plan_memory(
     graph: Graph, traits: Mapping[str, MemoryTraits], data_dependent: frozenset[str] = frozenset()
 ) -> MemoryPlan:
     """Plans a partitioned and bound graph. `traits` maps a backend's name to the backend; `data_dependent` names
-    the symbols that only a run can tell."""
+    symbols that only a run can tell, besides those that no input's shape shows."""
     return _Planner(graph, traits, data_dependent).plan()
 
 
@@ -81,7 +81,9 @@ class _Planner:
         self.graph = graph
         self.traits = traits
         self.regions = regions(graph)
-        self.result = MemoryPlan(data_dependent=data_dependent, symbols=_symbols(graph, self.regions))
+        symbols = _symbols(graph, self.regions)
+        hidden = frozenset(symbols) - frozenset(_symbols(graph, []))
+        self.result = MemoryPlan(data_dependent=data_dependent | hidden, symbols=symbols)
         self.parent: dict[Value, Value] = {}
 
     def plan(self) -> MemoryPlan:
