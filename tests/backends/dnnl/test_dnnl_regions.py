@@ -150,7 +150,12 @@ def test_results_that_are_read_inside_and_outside() -> None:
 
 
 def test_blocked_value_under_another_shape() -> None:
-    nodes = [conv("x", "w", "a"), conv("z", "w", "b"), node("MatMul", ["a", "m"], ["c"]), node("Add", ["b", "c"], ["y"])]
+    nodes = [
+        conv("x", "w", "a"),
+        conv("z", "w", "b"),
+        node("MatMul", ["a", "m"], ["c"]),
+        node("Add", ["b", "c"], ["y"]),
+    ]
     inputs = {"x": array(1, 3, 7, 7), "z": array(1, 3, 7, 7, seed=4)}
     check("dnnl", nodes, inputs, {"w": array(17, 3, 3, 3), "m": array(7, 7)}, tolerance=1e-4)
 
