@@ -44,20 +44,21 @@ class BindProgram:
     # ------------------------------------------------------------------ cutting
 
     def hoist(self, graph: Graph) -> bool:
-        """Moves the nodes of `graph` that depend on parameters alone here; their results are parameters then."""
+        """Moves the nodes of `graph` that depend on parameters alone here; their results are parameters then. A node
+        that makes an output of the graph stays, so that the output keeps its name."""
         for value in graph.parameters:
             self._source(value)
         moved: dict[Node, None] = {}
         for node in graph.nodes:
             known = all(value.parameter is not None or value.producer in moved for value in node.operands)
-            if known and _is_movable(node):
+            if known and _is_movable(node) and not any(map(graph.is_output, node.outputs)):
                 moved[node] = None
         mapping = {v: self._source(v) for node in moved for v in node.operands if v.parameter is not None}
         for node in moved:
             self._copy(node, mapping)
         for node in moved:
             for output in node.outputs:
-                if graph.is_output(output) or any(user not in moved for user in graph.consumers(output)):
+                if any(user not in moved for user in graph.consumers(output)):
                     graph.replace_uses(output, self._parameter(graph, output, mapping[output]))
         for node in reversed(moved):
             graph.remove_node(node)

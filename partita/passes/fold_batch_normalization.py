@@ -22,8 +22,7 @@ def fold_batch_normalization(graph: Graph) -> bool:
             continue
         weights, bias = _folded(graph, convolution, node)
         graph.set_inputs(convolution, [convolution.operand(0), weights, bias])
-        graph.replace_uses(node.output, convolution.output)
-        graph.remove_node(node)
+        graph.replace_node(node, [convolution.output])
         changed = True
     return changed
 

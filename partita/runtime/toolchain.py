@@ -22,7 +22,15 @@ from pathlib import Path
 from partita.errors import CompilerError
 
 # -ffp-contract=fast lets a*b+c round once; the rest changes no result.
-_FLAGS = ("-std=gnu11", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math")
+_FLAGS = (
+    "-std=gnu11",
+    "-fPIC",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fwrapv",  # integers of a model wrap around
+    "-fopenmp-simd",  # loops say where sums may be reordered; no OpenMP library is linked
+)
 _CONTRACT = ("-ffp-contract=fast",)
 _LINK_FLAGS = ("-shared", "-Wl,--build-id=none", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 _LIBRARIES = ("-lpthread", "-lm", "-ldl")
