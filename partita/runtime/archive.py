@@ -42,7 +42,7 @@ def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: Bu
         folders = _joined([f"-I{path}" for path in source.include_directories])
         lines += [
             "",
-            f"{name}: {source.name} {headers}",
+            " ".join([f"{name}: {source.name}", *(header for header, _ in source.headers), headers]),
             f"\t$(CC) -c {source.name} -o {name} $(CFLAGS) -Iruntime {folders}".rstrip(),
         ]
     return "\n".join(lines) + "\n"

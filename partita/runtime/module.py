@@ -54,11 +54,12 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class CSourceModule:
-    """Regions as C source, with what compiling and linking it takes."""
+    """Regions as C source, with what compiling and linking it takes. `headers` lie beside the units."""
 
     backend: str
     units: tuple[Unit, ...]
     functions: tuple[Function, ...]
+    headers: tuple[Unit, ...] = ()
     include_directories: tuple[str, ...] = ()
     library_directories: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
@@ -205,7 +206,7 @@ class MetadataModule(RunnableModule):
     def sources(self) -> tuple[Source, ...]:
         """Every C file but the runtime's."""
         units = [
-            Source(f"src/{unit.name}.c", unit.text, module.include_directories)
+            Source(f"src/{unit.name}.c", unit.text, module.include_directories, _headers(module))
             for module in self.imported_modules
             if isinstance(module, CSourceModule)
             for unit in module.units
@@ -265,6 +266,7 @@ class MetadataModule(RunnableModule):
         sources = self.sources()
         return {
             **{source.name: source.text for source in sources},
+            **{name: text for source in sources for name, text in source.headers},
             **runtime_sources(),
             f"{self.program.symbol}.h": self.header(),
             "Makefile": makefile(self.program.symbol, sources, self._linking(), self.build),
@@ -323,6 +325,10 @@ def in_place(array: Array) -> Array:
     if array.flags.c_contiguous and array.flags.aligned and native == array.dtype:
         return array
     return array.astype(native, order="C", copy=True)
+
+
+def _headers(module: CSourceModule) -> tuple[tuple[str, str], ...]:
+    return tuple((f"src/{header.name}.h", header.text) for header in module.headers)
 
 
 def _file_of(module: InterpretedModule) -> str:

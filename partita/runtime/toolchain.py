@@ -79,11 +79,13 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to compile: its name below the build folder, its text, and further include folders."""
+    """One file to compile: its name below the build folder, its text, further include folders, and headers that come
+    with it (name below the build folder and text)."""
 
     name: str
     text: str
     include_directories: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ class Toolchain:
         with tempfile.TemporaryDirectory(prefix="partita-") as name:
             folder = Path(name)
             headers = {file: text for file, text in runtime_sources().items() if file.endswith(".h")}
-            for file, text in {**headers, source.name: source.text}.items():
+            for file, text in {**headers, **dict(source.headers), source.name: source.text}.items():
                 (folder / file).parent.mkdir(exist_ok=True)
                 (folder / file).write_text(text, "utf-8")
             flags = [*compile_flags(self.options), f"-ffile-prefix-map={folder}=.", "-Iruntime"]

@@ -14,11 +14,8 @@ from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, Unit
 
 HEADERS = Path(__file__).parent / "c"
-INCLUDES = """#include "partita.h"
-#include "partita_size.h"
-#include "partita_scalar.h"
-#include "partita_gemm.h"
-"""
+HEADER_NAMES = ("partita_scalar", "partita_gemm")
+INCLUDES = "".join(f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES))
 
 
 def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_view: object) -> CSourceModule:
@@ -29,7 +26,8 @@ def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_vi
         source = RegionSource(region, plan)
         units.append(Unit(region.symbol, _Region(region, plan, source, is_view).text()))
         functions.append(source.function)
-    return CSourceModule(backend, tuple(units), tuple(functions), include_directories=(str(HEADERS),))
+    headers = tuple(Unit(name, (HEADERS / f"{name}.h").read_text("utf-8")) for name in HEADER_NAMES)
+    return CSourceModule(backend, tuple(units), tuple(functions), headers)
 
 
 class _Region:
