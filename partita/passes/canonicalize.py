@@ -7,8 +7,7 @@
                 c = Squeeze <axes = [0]> (b)
                 y = Transpose <perm = [1, 0]> (c)
             }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2, 3] x) => (float[3, 2] y)
+    after:  model (float[2, 3] x) => (float[3, 2] y)
                 <int64[1] axes = {0}, int64[1] again = {0}> {
                 a = Unsqueeze (x, axes)
                 b = Softmax <axis = 2> (a)

@@ -1,13 +1,11 @@
 """What is computed twice is computed once; equal small constants are one.
 
-    before: <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2] x) => (float[2] y) {
+    before: model (float[2] x) => (float[2] y) {
                 a = Exp (x)
                 b = Exp (x)
                 y = Add (a, b)
             }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2] x) => (float[2] y) {
+    after:  model (float[2] x) => (float[2] y) {
                 a = Exp (x)
                 y = Add (a, a)
             }

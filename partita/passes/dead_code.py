@@ -1,13 +1,11 @@
 """What nothing reads goes: nodes, parameters, and what subgraphs capture in vain.
 
-    before: <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
+    before: model (float[2] x) => (float[2] y) <float[2] w = {1, 2}> {
                 a = Mul (x, w)
                 b = Exp (a)
                 y = Neg (x)
             }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2] x) => (float[2] y) { y = Neg (x) }
+    after:  model (float[2] x) => (float[2] y) { y = Neg (x) }
 
 Inputs of the model stay, read or not: they are its interface.
 """

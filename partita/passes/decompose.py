@@ -1,9 +1,7 @@
 """Composite operators become what they are made of.
 
-    before: <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2, 3] x) => (float[2, 3] y) { y = Softmax <axis = 1> (x) }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2, 3] x) => (float[2, 3] y) <int64[1] axes = {1}> {
+    before: model (float[2, 3] x) => (float[2, 3] y) { y = Softmax <axis = 1> (x) }
+    after:  model (float[2, 3] x) => (float[2, 3] y) <int64[1] axes = {1}> {
                 m = ReduceMax (x, axes)
                 d = Sub (x, m)
                 e = Exp (d)

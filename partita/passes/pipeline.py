@@ -84,7 +84,9 @@ def prepare(
     """From a model as it was read to one that can be partitioned."""
     changed = run_passes(graph, [canonicalize], verify=verify, dump=dump, timings=timings)
     changed |= simplify(graph, verify=verify, dump=dump, timings=timings)
-    changed |= run_passes(graph, [fold_batch_normalization], verify=verify, dump=dump, timings=timings)
+    if run_passes(graph, [fold_batch_normalization], verify=verify, dump=dump, timings=timings):
+        simplify(graph, verify=verify, dump=dump, timings=timings)
+        changed = True
     return changed
 
 

@@ -1,7 +1,6 @@
 """Operators that change nothing go, and chains of movements become one.
 
-    before: <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2, 3] x) => (float[2, 3] y) {
+    before: model (float[2, 3] x) => (float[2, 3] y) {
                 one = Constant <value = float {1}> ()
                 a = Mul (x, one)
                 b = Transpose <perm = [1, 0]> (a)
@@ -10,8 +9,7 @@
                 e = Neg (d)
                 y = Exp (e)
             }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[2, 3] x) => (float[2, 3] y) { y = Exp (x) }
+    after:  model (float[2, 3] x) => (float[2, 3] y) { y = Exp (x) }
 
 Every rule is exact for every float, NaN and -0 included: `x - 0` is `x`, but `x + 0` turns -0 into 0, and `x * 0` is
 not 0. A constant is one of the program's (`Parameter.is_constant`): the values of weights play no part.
@@ -38,7 +36,14 @@ _RULES: dict[str, list[Rule]] = {}
 
 
 def simplify_algebra(graph: Graph) -> bool:
-    """Applies the rules below to every node, in subgraphs too."""
+    """Applies the rules below to every node, in subgraphs too, as long as one applies."""
+    changed = False
+    while _apply_rules(graph):
+        changed = True
+    return changed
+
+
+def _apply_rules(graph: Graph) -> bool:
     changed = False
     for node in graph.nodes:
         for body in bodies(node).values():

@@ -1,15 +1,13 @@
 """Arithmetic on shapes is done now: what is known of it becomes constants.
 
-    before: <ir_version: 14, opset_import: ["" : 28]>
-            model (float[N, 4, 6] x) => (float[N, 24] y)
+    before: model (float[N, 4, 6] x) => (float[N, 24] y)
                 <int64[1] first = {0}, int64[1] rest = {-1}> {
                 s = Shape (x)
                 n = Gather <axis = 0> (s, first)
                 t = Concat <axis = 0> (n, rest)
                 y = Reshape (x, t)
             }
-    after:  <ir_version: 14, opset_import: ["" : 28]>
-            model (float[N, 4, 6] x) => (float[N, 24] y) <int64[2] t = {0, -1}> {
+    after:  model (float[N, 4, 6] x) => (float[N, 24] y) <int64[2] t = {0, 24}> {
                 y = Reshape (x, t)
             }
 

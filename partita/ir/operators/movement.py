@@ -338,10 +338,11 @@ def depth_to_space(node: Node) -> Computation:
 def space_to_depth(node: Node) -> Computation:
     x, block = node.operand(0), node.attributes["blocksize"]
     batch, channels, *spatial = x.shape
+    by_place = node.attributes.get("mode", "DCR") == "DCR"
 
     def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-        place = c // size(channels)
-        return load(x, n, c % size(channels), h * block + place // block, w * block + place % block)
+        place, channel = (c // size(channels), c % size(channels)) if by_place else (c % block**2, c // block**2)
+        return load(x, n, channel, h * block + place // block, w * block + place % block)
 
     return compute((batch, channels * block * block, *(dims.floor_div(dim, block) for dim in spatial)), body)
 
