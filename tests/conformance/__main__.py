@@ -1,0 +1,34 @@
+"""Runs the ONNX backend suite and prints what came of it; `--update` writes the record."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import time
+
+import onnx_suite
+import report
+import workers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python tests/conformance", description=__doc__)
+    parser.add_argument("-k", metavar="PATTERN", help="only the cases whose name the regular expression matches")
+    parser.add_argument("--target", action="append", default=[], help="an accelerator; may be repeated")
+    parser.add_argument("--update", action="store_true", help="write docs/conformance.md and expected.txt")
+    parser.add_argument("-v", action="store_true", help="say in full why a case does not pass")
+    options = parser.parse_args()
+    names = [name for name in onnx_suite.cases() if re.search(options.k or "", name)]
+    start = time.monotonic()
+    outcomes = workers.run(names, options.target)
+    for outcome in outcomes.values():
+        if outcome.status != workers.PASSED:
+            print(f"{outcome.status} {outcome.name}: {outcome.detail[: 4000 if options.v else 200]}")
+    print(report.counts(outcomes.values()), f"in {time.monotonic() - start:.0f} s")
+    if options.update and not options.k and not options.target:
+        report.EXPECTED.write_text(report.expected_text(outcomes))
+        report.PAGE.write_text(report.page(outcomes))
+
+
+if __name__ == "__main__":
+    main()
