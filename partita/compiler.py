@@ -93,7 +93,7 @@ def _emitted(backend: Backend, wanted: Sequence[Region], plan: MemoryPlan) -> Re
     return module
 
 
-class _blaming:  # noqa: N801, a context manager that reads as a phrase
+class _blaming:
     """Names the backend and its regions in whatever it raises."""
 
     def __init__(self, backend: Backend, *wanted: Region) -> None:
@@ -123,11 +123,7 @@ def wrap(
     """The module that owns the weights, the schedule and the modules of the regions."""
     functions = {function.symbol: function for module in modules for function in module.functions}
     interpreted = frozenset(m.symbol for m in modules if isinstance(m, InterpretedModule))
-    baked = [
-        (name, value_digest(weight.array))
-        for name, weight in sorted(bound.weights.items())
-        if weight.baked
-    ]
+    baked = [(name, value_digest(weight.array)) for name, weight in sorted(bound.weights.items()) if weight.baked]
     program = schedule(graph, plan, functions, interpreted, symbol=symbol, table=bound.entries, baked=baked)
     extras = {
         "model": graph.name,
@@ -135,9 +131,7 @@ def wrap(
         "decisions": [[d.node, d.op_type, d.backend, d.refusals] for d in decisions],
         "operators": {region.symbol: len(region.body.nodes) for region in regions(graph)},
     }
-    return MetadataModule(
-        program, modules, bound.evaluate(), bind_program=bound.to_bytes(), extras=extras, build=build
-    )
+    return MetadataModule(program, modules, bound.evaluate(), bind_program=bound.to_bytes(), extras=extras, build=build)
 
 
 def _default_name(model: ModelSource, graph: Graph) -> str:

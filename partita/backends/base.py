@@ -38,8 +38,8 @@ class Backend(ABC):
 
     @abstractmethod
     def claims(self, node: Node) -> Claim:
-        """Whether the backend runs `node`, and why not. Composites come as nodes of domain `partita`, type `Composite`, with
-        attributes `name` (the composite's) and `body`; they were checked when matched."""
+        """Whether the backend runs `node`, and why not. Composites come as nodes of domain `partita`, type `Composite`,
+        with attributes `name` (the composite's) and `body`; they were checked when matched."""
 
     def lower(self, body: Graph) -> None:
         """Rewrites a region's graph in place: decomposition, fusion, layouts, packing of parameters as nodes."""

@@ -47,7 +47,8 @@ C_TYPES = {
 RESERVED = frozenset(
     """alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false
     float for goto if inline int long main nullptr register restrict return short signed sizeof static static_assert
-    struct switch thread_local true typedef typeof union unsigned void volatile while call state partita linux unix""".split()
+    struct switch thread_local true typedef typeof union unsigned void volatile while call state partita linux
+    unix""".split()
 )
 
 

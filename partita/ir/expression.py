@@ -182,9 +182,8 @@ def size(dim: Dim) -> Expr:
 
 def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr:
     """Applies a scalar function; numbers take the type of the first expression among the arguments."""
-    peer = next((a.dtype for a in arguments if isinstance(a, Expr) and a.dtype is not DType.BOOL), None)
-    if peer is None:
-        peer = next((a.dtype for a in arguments if isinstance(a, Expr)), DType.FLOAT32)
+    types: list[DType] = [a.dtype for a in arguments if isinstance(a, Expr)]
+    peer = next((t for t in types if t is not DType.BOOL), types[0] if types else DType.FLOAT32)
     expressions = tuple(literal(a, peer) for a in arguments)
     folded = _fold_index(function, expressions)
     if folded is not None:

@@ -12,7 +12,8 @@ One name links everything: a parameter of any graph is computed by the value of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -144,7 +145,7 @@ class BindProgram:
             mapping[value] = part.add_input(value.name, value.type)
         for value, parameter in self.graph.parameters.items():
             if value in needed:
-                load: Callable[[], Array] = lambda parameter=parameter: parameter.array  # noqa: E731
+                load = partial(getattr, parameter, "array")
                 mapping[value] = part.add_parameter(value.name, value.type, load, is_constant=True)
         copy_nodes([node for node in self.graph.nodes if needed & set(node.outputs)], part, mapping)
         part.set_outputs(mapping[value] for value in wanted)

@@ -107,9 +107,7 @@ class _Fuser:
             if fits and other.label.reduced in (None, group.label.reduced) and self.grouping.may_unite(other, group):
                 self.grouping.unite(other, group)
 
-    def _joined(
-        self, group: Group[_Label], node: Node, label: _Label, computation: Computation
-    ) -> _Label | None:
+    def _joined(self, group: Group[_Label], node: Node, label: _Label, computation: Computation) -> _Label | None:
         """What the group would compute with `node` in it; None where `node` may not join."""
         read = [value for value in dict.fromkeys(node.operands) if value.producer in group.nodes]
         at_identity = all(is_pointwise(computation, value, label.reduced is not None) for value in read)
@@ -128,9 +126,7 @@ class _Fuser:
             return None
         return label
 
-    def _as_epilogue(
-        self, group: Group[_Label], node: Node, label: _Label, read: Sequence[Value]
-    ) -> _Label | None:
+    def _as_epilogue(self, group: Group[_Label], node: Node, label: _Label, read: Sequence[Value]) -> _Label | None:
         if label.kind != "loops" or label.reduced is not None or len(read) != 1:
             return None
         same = dims.same_shape(label.domain, group.label.domain) and self._is_private(group, node)
@@ -211,5 +207,3 @@ def is_cheap(expression: Expr) -> bool:
         isinstance(e, Reduce) or (isinstance(e, Call) and e.function not in CHEAP and e.dtype.is_float)
         for e in walk(expression)
     )
-
-

@@ -23,7 +23,6 @@ from partita.ir.expression import (
     Literal,
     Load,
     affine,
-
     compute,
     load,
     replace_indices,
@@ -113,9 +112,7 @@ class _Tiles:
             return self.kernel.output, own
         computations = composed(self.node, kept=frozenset([self.kernel.output]))
         result = computations[later[-1].output]
-        return later[-1].output, Computation(
-            result.axes, substitute(result.body, {self.kernel.output: own})
-        )
+        return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
 
     def sum_at(self) -> Expr:
         return Load(self.accumulator, (), DType.FLOAT32)
@@ -125,7 +122,8 @@ class _Tiles:
         size = self.writer.size
         scope.write(f"for (int64_t row = 0; row < {size(rows)}; row += PARTITA_TILE_ROWS) {{")
         inner = scope.inner()
-        inner.write(f"const int64_t height = {size(rows)} - row < PARTITA_TILE_ROWS ? {size(rows)} - row : PARTITA_TILE_ROWS;")
+        left = f"{size(rows)} - row"
+        inner.write(f"const int64_t height = {left} < PARTITA_TILE_ROWS ? {left} : PARTITA_TILE_ROWS;")
         inner.write("float tile[PARTITA_TILE_ROWS][PARTITA_TILE_COLUMNS];")
         inner.write(f"partita_gemm_tile(height, {size(depth)}, {a}, {size(a_stride)}, columns, tile);")
         return inner
@@ -173,10 +171,12 @@ class _Product(_Tiles):
         inner.write(f"const float *right = {writer.pointer(b)}{self._batch_offset(b, batch)};")
         inner.write(f"for (int64_t start = 0; start < {size(columns)}; start += PARTITA_TILE_COLUMNS) {{")
         block = inner.inner()
-        block.write(f"const int64_t width = {size(columns)} - start < PARTITA_TILE_COLUMNS ? {size(columns)} - start : PARTITA_TILE_COLUMNS;")
+        left = f"{size(columns)} - start"
+        block.write(f"const int64_t width = {left} < PARTITA_TILE_COLUMNS ? {left} : PARTITA_TILE_COLUMNS;")
         block.write(f"for (int64_t k = 0; k < {size(depth)}; ++k)")
         block.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
-        block.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? right[k * {size(columns)} + start + c] : 0.0f;")
+        element = f"right[k * {size(columns)} + start + c]"
+        block.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
         tile = self.write_tiles(block, a.shape[-2], depth, f"left + row * {size(depth)}", depth)
         self.write_store(tile, value, result, [column], row, "(row + r)")
         block.write("}")
@@ -239,7 +239,8 @@ class _Convolution(_Tiles):
         image.write(f"const float *weights = {writer.pointer(w)} + group * {rows} * {size(depth)};")
         image.write(f"for (int64_t start = 0; start < {positions}; start += PARTITA_TILE_COLUMNS) {{")
         block = image.inner()
-        block.write(f"const int64_t width = {positions} - start < PARTITA_TILE_COLUMNS ? {positions} - start : PARTITA_TILE_COLUMNS;")
+        left = f"{positions} - start"
+        block.write(f"const int64_t width = {left} < PARTITA_TILE_COLUMNS ? {left} : PARTITA_TILE_COLUMNS;")
         self._write_packing(block, view, w.shape[1], x.shape[2:])
         tile = self.write_tiles(block, rows, depth, f"weights + row * {size(depth)}", depth)
         self.write_store(tile, value, result, spatial, channel, f"(group * {rows} + row + r)")
@@ -265,7 +266,8 @@ class _Convolution(_Tiles):
         if simple:
             scope.write(f"for (int64_t k = 0; k < {size(channels)}; ++k)")
             scope.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
-            scope.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? image[k * {plane} + start + c] : 0.0f;")
+            element = f"image[k * {plane} + start + c]"
+            scope.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
             return
         rank = len(spatial)
         scope.write(f"int64_t origin[{rank}][PARTITA_TILE_COLUMNS]; /* of each window, per axis */")
@@ -298,5 +300,3 @@ class _Convolution(_Tiles):
         body.write("target += PARTITA_TILE_COLUMNS;")
         self.writer.printer.close_loops(kernel_axes, scope.inner())
         scope.write("}")
-
-

@@ -71,7 +71,8 @@ class _Region:
         text = f"{self.shared[key]}({', '.join(arguments)})"
         if not kernel.can_fail:
             return [f"    {text}; /* {comment(node.name)} */"]
-        return [f"    status = {text}; /* {comment(node.name)} */", "    if (status != PARTITA_OK)", "        return status;"]
+        checked = f"    status = {text}; /* {comment(node.name)} */"
+        return [checked, "    if (status != PARTITA_OK)", "        return status;"]
 
     def _function(self, calls: list[str]) -> str:
         lines = [f"partita_status {self.region.symbol}(const partita_call *call) {{"]
@@ -91,7 +92,8 @@ class _Region:
             [
                 f"const int64_t {symbol}_state_bytes = sizeof(struct {symbol}_state);",
                 "",
-                f"partita_status {symbol}_init(const partita_call *call, void *memory, const void *const *constants) {{",
+                f"partita_status {symbol}_init(const partita_call *call, void *memory,",
+                "                              const void *const *constants) {",
                 f"    struct {symbol}_state *state = memory;",
                 "    (void)call;",
                 *self.source.init_assignments(),

@@ -1,8 +1,8 @@
 """Prints expressions as C: scalars, with a name for everything that is used twice.
 
 Registers hold float for every floating type narrower than 32 bits: a load widens, every operation rounds back to what
-the type can represent, a store narrows exactly. Integers wrap around (the compiler is told `-fwrapv`); division by zero,
-wide shifts and the like go through functions of partita_scalar.h, which define them.
+the type can represent, a store narrows exactly. Integers wrap around (the compiler is told `-fwrapv`); division by
+zero, wide shifts and the like go through functions of partita_scalar.h, which define them.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class ExpressionPrinter:
             case Call(function="select", arguments=(condition, first, second)):
                 keep = named and not is_guard(condition)
                 test = self.render(condition, scope, named=named)
-                texts = (self.render(first, scope, named=keep), self.render(second, scope, named=keep))
+                texts = [self.render(branch, scope, named=keep) for branch in (first, second)]
                 return f"({test} ? {texts[0]} : {texts[1]})"
             case Call(function="checked_index", arguments=(index, limit)):
                 self.checks_indices = True
@@ -340,7 +340,7 @@ def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) ->
 
 
 def conversion(text: str, source: DType, target: DType, saturate: bool) -> str:
-    """A cast as ONNX defines it; what it leaves open (NaN or too large to an integer) is defined in partita_scalar.h."""
+    """A cast as ONNX defines it; partita_scalar.h defines what that leaves open (NaN or too large to an integer)."""
     if target is DType.BOOL:
         return f"({text} != 0)"
     if target.is_float:

@@ -178,9 +178,7 @@ class _RowKernel:
         (computation,) = operator.computations(member)
         value = member.output
         is_full = dims.same_shape(value.shape, self.rows.domain) and not self._is_row(computation)
-        indices = [
-            Index(axis) if is_full or axis not in self.inner else Literal(0, DType.INT64) for axis in self.axes
-        ]
+        indices = [Index(axis) if is_full or axis not in self.inner else Literal(0, DType.INT64) for axis in self.axes]
         body = _localized(substitute(at(computation, indices), self.inlined))
         is_output = value in self.writer.outputs
         uses = len(body_of(self.node).uses(value))  # type: ignore[union-attr]

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from partita.backends.cpu.expressions import linear_position, strides
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Literal, Load, Size, affine, children, walk
-from partita.ir.graph import Value
+from partita.ir.expression import Axis, Expr, Index, Literal, Load, affine, children, walk
 from partita.ir.types import DType
 
 Form = dict[Axis | None, Dim]
