@@ -297,7 +297,9 @@ def literal(value: float | int | bool | complex, dtype: DType) -> str:
 
 
 def widened(text: str, dtype: DType) -> str:
-    """A stored element as a register."""
+    """A stored element as a register. The unused bits of a byte that holds a narrow integer may be anything."""
+    if dtype.is_integer and dtype.bits < 8:
+        return f"partita_{short_name(dtype)}_wrap({text})"
     return f"partita_{short_name(dtype)}_to_float({text})" if is_narrow_float(dtype) else text
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes, is_static
-from partita.ir.expression import Axis, Computation, Expr, Index, Operand, call, cast, load, select
+from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call, cast, load, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import broadcast_by_axis, default_was, with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
@@ -144,14 +144,25 @@ def is_inf(node: Node) -> Computation:
 
 @computes("Cast")
 def cast_operator(node: Node) -> Computation:
-    target = DType.from_onnx(node.attributes["to"])
-    return broadcast(node, lambda x: cast(x, target))
+    return _cast(node, DType.from_onnx(node.attributes["to"]))
 
 
 @computes("CastLike")
 def cast_like(node: Node) -> Computation:
-    target = node.operand(1).tensor.dtype
-    return broadcast(node, lambda x: cast(x, target), (node.operand(0),))
+    return _cast(node, node.operand(1).tensor.dtype)
+
+
+def _cast(node: Node, target: DType) -> Computation:
+    saturate, mode = bool(node.attributes.get("saturate", 1)), node.attributes.get("round_mode", "up")
+
+    def scalar(x: Expr) -> Expr:
+        if x.dtype is target:
+            return x
+        if target is DType.FLOAT8E8M0 and mode != "up":
+            x = call(f"power_of_two_{mode}", cast(x, DType.FLOAT32))
+        return Cast(x, target, saturate)
+
+    return broadcast(node, scalar, (node.operand(0),))
 
 
 @computes("Clip")

@@ -184,4 +184,123 @@ static inline float partita_float16_round(float value) {
     return partita_float16_to_float(partita_float16_from_float(value));
 }
 
+/* ------------------------------------------------------------------ floats of 8 and 4 bits */
+
+typedef uint8_t partita_float8e4m3fn;
+typedef uint8_t partita_float8e4m3fnuz;
+typedef uint8_t partita_float8e5m2;
+typedef uint8_t partita_float8e5m2fnuz;
+typedef uint8_t partita_float8e8m0;
+typedef uint8_t partita_float4e2m1;
+
+/* 2^exponent, for any exponent of a float. */
+static inline float partita_power_of_two(int exponent) {
+    return exponent < -126 ? partita_from_bits(1u << (exponent + 149)) : partita_from_bits((uint32_t)(exponent + 127) << 23);
+}
+
+/* The exponent of a finite value, of a subnormal one that of the smallest normal float. */
+static inline int partita_exponent(float value) {
+    int exponent = (int)(partita_bits(value) >> 23 & 0xff) - 127;
+    return exponent < -126 ? -126 : exponent;
+}
+
+/* A finite value to the nearest multiple of the last digit that a format of this many mantissa bits has there; ties to
+ * even. `lowest` is the exponent of its smallest normal value. */
+static inline float partita_round_to(float value, int mantissa, int lowest) {
+    int exponent = partita_exponent(value);
+    float unit = partita_power_of_two((exponent < lowest ? lowest : exponent) - mantissa);
+    return rintf(value / unit) * unit;
+}
+
+/* The bits of a value that the format holds exactly, its sign apart. */
+static inline uint8_t partita_small_bits(float value, int mantissa, int lowest) {
+    int exponent = partita_exponent(value);
+    if (exponent < lowest || value == 0)
+        return (uint8_t)(fabsf(value) / partita_power_of_two(lowest - mantissa));
+    return (uint8_t)((exponent - lowest + 1) << mantissa | (partita_bits(value) >> (23 - mantissa) & ((1u << mantissa) - 1)));
+}
+
+static inline float partita_small_to_float(uint8_t magnitude, int mantissa, int lowest) {
+    int exponent = magnitude >> mantissa, digits = magnitude & ((1 << mantissa) - 1);
+    return exponent ? (float)((1 << mantissa) + digits) * partita_power_of_two(lowest + exponent - 1 - mantissa)
+                    : (float)digits * partita_power_of_two(lowest - mantissa);
+}
+
+/* Formats with a sign. `nan` is the code of NaN (its sign apart, where signs of NaN exist), `overflow` what a value too
+ * large becomes unless it saturates. */
+#define PARTITA_FLOAT8(name, mantissa, lowest, largest, nan, overflow, unsigned_zero)                             \
+    static inline float partita_##name##_round_unsaturated(float value) {                                         \
+        if (value != value || isinf(value))                                                                       \
+            return value != value ? value : copysignf(overflow, value);                                           \
+        float rounded = partita_round_to(value, mantissa, lowest);                                                \
+        if (unsigned_zero && rounded == 0)                                                                        \
+            return 0.0f;                                                                                          \
+        return fabsf(rounded) > largest ? copysignf(overflow, value) : rounded;                                   \
+    }                                                                                                             \
+    static inline float partita_##name##_round(float value) {                                                     \
+        return partita_##name##_round_unsaturated(value > largest ? largest : value < -largest ? -largest : value); \
+    }                                                                                                             \
+    static inline uint8_t partita_##name##_from_float(float value) {                                              \
+        uint8_t sign = partita_bits(value) >> 31 ? 0x80 : 0;                                                      \
+        if (value != value)                                                                                       \
+            return unsigned_zero ? 0x80 : (uint8_t)(sign | nan);                                                  \
+        if (isinf(value))                                                                                         \
+            return (uint8_t)(sign | 0x7c);                                                                        \
+        return (uint8_t)(sign | partita_small_bits(value, mantissa, lowest));                                     \
+    }                                                                                                             \
+    static inline float partita_##name##_to_float(uint8_t stored) {                                               \
+        uint8_t magnitude = stored & 0x7f;                                                                        \
+        if (unsigned_zero ? stored == 0x80 : magnitude >= nan)                                                    \
+            return NAN;                                                                                           \
+        if (isinf(overflow) && magnitude == 0x7c)                                                                 \
+            return stored & 0x80 ? -INFINITY : INFINITY;                                                          \
+        float value = partita_small_to_float(magnitude, mantissa, lowest);                                        \
+        return stored & 0x80 ? -value : value;                                                                    \
+    }
+
+PARTITA_FLOAT8(float8e4m3fn, 3, -6, 448.0f, 0x7f, NAN, 0)
+PARTITA_FLOAT8(float8e4m3fnuz, 3, -7, 240.0f, 0x80, NAN, 1)
+PARTITA_FLOAT8(float8e5m2, 2, -14, 57344.0f, 0x7d, INFINITY, 0)
+PARTITA_FLOAT8(float8e5m2fnuz, 2, -15, 57344.0f, 0x80, NAN, 1)
+
+/* Powers of two. Rounds up, and holds what is out of range in range; below zero counts as zero. */
+static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
+    return stored == 0xff ? NAN : partita_power_of_two((int)stored - 127);
+}
+static inline uint8_t partita_float8e8m0_from_float(float value) {
+    return value != value ? 0xff : value < 0x1p-126f ? 0 : (uint8_t)(partita_bits(value) >> 23);
+}
+static inline float partita_power_of_two_down_float(float value) {
+    return value <= 0 || value != value || isinf(value) ? value : value < 0x1p-126f ? 0x1p-127f
+           : partita_from_bits(partita_bits(value) & 0x7f800000);
+}
+static inline float partita_power_of_two_up_float(float value) {
+    float down = partita_power_of_two_down_float(value);
+    return down == value ? value : down < 0x1p127f ? 2 * down : INFINITY;
+}
+/* The nearer of the two powers around the value; the middle goes up. */
+static inline float partita_power_of_two_nearest_float(float value) {
+    return partita_power_of_two_down_float(value < 0x1p126f ? value * (4.0f / 3.0f) : value);
+}
+static inline float partita_float8e8m0_round_unsaturated(float value) {
+    float up = partita_power_of_two_up_float(value);
+    return value <= 0 || up > 0x1p127f ? NAN : up;
+}
+static inline float partita_float8e8m0_round(float value) {
+    float up = partita_power_of_two_up_float(value);
+    return value != value ? value : up < 0x1p-127f ? 0x1p-127f : up > 0x1p127f ? 0x1p127f : up;
+}
+
+/* There are neither infinities nor NaN: what is too large saturates, NaN gives -0. */
+static inline float partita_float4e2m1_round(float value) {
+    return value != value ? -0.0f : value > 6 ? 6.0f : value < -6 ? -6.0f : partita_round_to(value, 1, 0);
+}
+static inline uint8_t partita_float4e2m1_from_float(float value) {
+    return (uint8_t)((partita_bits(value) >> 31) << 3 | partita_small_bits(value, 1, 0));
+}
+static inline float partita_float4e2m1_to_float(partita_float4e2m1 stored) {
+    float value = partita_small_to_float(stored & 7, 1, 0);
+    return stored & 8 ? -value : value;
+}
+
 #endif
