@@ -48,6 +48,7 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
         help="the processor to compile for, as in -march= (default: %(default)s, this machine's); "
         "x86-64-v3 for most others",
     )
+    group.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing of it")
 
 
 def add_shape_option(parser: Any) -> None:
@@ -112,7 +113,7 @@ def compiled(options: argparse.Namespace, path: Path) -> MetadataModule:
             options.target,
             dict(options.shape),
             name=getattr(options, "name", None),
-            build=BuildOptions(cc=options.cc, mcpu=options.mcpu),
+            build=BuildOptions(cc=options.cc, mcpu=options.mcpu, cache=not options.no_cache),
             dump=getattr(options, "dump_dir", None),
         )
 

@@ -20,6 +20,7 @@ from importlib import resources
 from pathlib import Path
 
 from partita.errors import CompilerError
+from partita.runtime.cache import Cache, content_key, files_key, user_cache
 
 # -ffp-contract=fast lets a*b+c round once; the rest changes no result.
 _FLAGS = (
@@ -35,6 +36,8 @@ _CONTRACT = ("-ffp-contract=fast",)
 _LINK_FLAGS = ("-shared", "-Wl,--build-id=none", "-Wl,-z,defs", "-Wl,-z,noexecstack")
 _LIBRARIES = ("-lpthread", "-lm", "-ldl")
 _TIMEOUT = 1800  # seconds for one file: a compiler that hangs must not hang us
+# What else a compiler reads of the environment, and its objects depend on.
+_VARIABLES = ("CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH", "COMPILER_PATH", "GCC_EXEC_PREFIX")
 
 # Predefined macros whose instructions the code may use, as Linux names them in /proc/cpuinfo.
 _FEATURES = {
@@ -68,6 +71,7 @@ class BuildOptions:
         optimization: the -O level.
         flags: further flags, one argument each.
         jobs: compilers that run at the same time; 0: as many as there are cores.
+        cache: whether to look in the user's cache before compiling, and to keep there what was compiled.
     """
 
     cc: str = ""
@@ -75,6 +79,7 @@ class BuildOptions:
     optimization: str = "-O3"
     flags: tuple[str, ...] = ()
     jobs: int = 0
+    cache: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +143,17 @@ def runtime_sources() -> Mapping[str, str]:
     return {f"runtime/{item.name}": item.read_text("utf-8") for item in sorted(files, key=lambda item: item.name)}
 
 
+def _runtime_headers() -> dict[str, str]:
+    return {file: text for file, text in runtime_sources().items() if file.endswith(".h")}
+
+
 @dataclass(slots=True)
 class Toolchain:
-    """A compiler and its options. Finding it may fail; using it may fail; nothing is kept between uses."""
+    """A compiler and its options. Finding it may fail; using it may fail; nothing is kept but in the user's cache."""
 
     options: BuildOptions = field(default_factory=BuildOptions)
     command: tuple[str, ...] = ()
+    _macros: str = ""
 
     def __post_init__(self) -> None:
         self.command = self.command or find_compiler(self.options.cc)
@@ -159,11 +169,36 @@ class Toolchain:
         """
         runtime = [Source(name, text) for name, text in runtime_sources().items() if name.endswith(".c")]
         everything = [*sources, *runtime]
+        cache = user_cache() if self.options.cache else None
+        if cache is None:
+            return self._link(self._objects(everything, None, []), linking)
+        keys = self._keys(everything)
+        link_key = content_key("library", *keys, *link_flags(linking), files_key(linking.directories))
+        library = cache.get(link_key)
+        if library is None:
+            library = self._link(self._objects(everything, cache, keys), linking)
+            cache.put(link_key, library)
+            cache.trim()
+        return library
+
+    def _objects(self, sources: Sequence[Source], cache: Cache | None, keys: Sequence[str]) -> list[bytes]:
+        def made(number: int) -> bytes:
+            found = cache.get(keys[number]) if cache else None
+            if found is None:
+                found = self.compile_source(sources[number])
+                if cache:
+                    cache.put(keys[number], found)
+            return found
+
+        # The longest first: the last to start should not be the last to end.
+        order = sorted(range(len(sources)), key=lambda number: -len(sources[number].text))
+        with ThreadPoolExecutor(max_workers=self.options.jobs or len(os.sched_getaffinity(0))) as pool:
+            done = dict(zip(order, pool.map(made, order), strict=True))
+        return [done[number] for number in range(len(sources))]
+
+    def _link(self, objects: Sequence[bytes], linking: Linking) -> bytes:
         with tempfile.TemporaryDirectory(prefix="partita-") as name:
             folder = Path(name)
-            jobs = self.options.jobs or len(os.sched_getaffinity(0))
-            with ThreadPoolExecutor(max_workers=jobs) as pool:
-                objects = list(pool.map(self.compile_source, everything))
             names = [f"{number}.o" for number in range(len(objects))]
             for object_name, data in zip(names, objects, strict=True):
                 (folder / object_name).write_bytes(data)
@@ -178,8 +213,7 @@ class Toolchain:
         """
         with tempfile.TemporaryDirectory(prefix="partita-") as name:
             folder = Path(name)
-            headers = {file: text for file, text in runtime_sources().items() if file.endswith(".h")}
-            for file, text in {**headers, **dict(source.headers), source.name: source.text}.items():
+            for file, text in {**_runtime_headers(), **dict(source.headers), source.name: source.text}.items():
                 (folder / file).parent.mkdir(exist_ok=True)
                 (folder / file).write_text(text, "utf-8")
             flags = [*compile_flags(self.options), f"-ffile-prefix-map={folder}=.", "-Iruntime"]
@@ -189,12 +223,40 @@ class Toolchain:
 
     def features(self) -> tuple[str, ...]:
         """Instruction sets that the options let the compiler use, by their names in /proc/cpuinfo."""
-        with tempfile.TemporaryDirectory(prefix="partita-") as name:
-            (Path(name) / "empty.c").write_text("", "utf-8")
-            flags = compile_flags(self.options)
-            output = self._run([*self.command, *flags, "-dM", "-E", "empty.c"], Path(name), "asking for macros")
-        macros = {line.split()[1] for line in output.splitlines() if line.startswith("#define ")}
+        macros = {line.split()[1] for line in self._asked().splitlines() if line.startswith("#define ")}
         return tuple(feature for macro, feature in _FEATURES.items() if macro in macros)
+
+    def _asked(self) -> str:
+        """The macros the compiler predefines: its version, and what the options and this machine let it use."""
+        if not self._macros:
+            with tempfile.TemporaryDirectory(prefix="partita-") as name:
+                (Path(name) / "empty.c").write_text("", "utf-8")
+                flags = compile_flags(self.options)
+                command = [*self.command, *flags, "-dM", "-E", "empty.c"]
+                self._macros = self._run(command, Path(name), "asking for macros")
+        return self._macros
+
+    def _keys(self, sources: Iterable[Source]) -> list[str]:
+        """What each source's object depends on, as the names of entries of the cache."""
+        program = Path(shutil.which(self.command[0]) or self.command[0]).resolve()
+        status = program.stat()
+        identity = content_key(
+            *(*self.command, str(program), str(status.st_size), str(status.st_mtime_ns), self._asked()),
+            *compile_flags(self.options),
+            *(f"{name}={os.environ.get(name)}" for name in _VARIABLES),
+        )
+        runtime = content_key(*(text for item in _runtime_headers().items() for text in item))
+        folders: dict[tuple[str, ...], str] = {}
+        keys = []
+        for source in sources:
+            if source.include_directories not in folders:
+                folders[source.include_directories] = content_key(
+                    *source.include_directories, files_key(source.include_directories)
+                )
+            headers = [text for header in source.headers for text in header]
+            further = folders[source.include_directories]
+            keys.append(content_key("object", identity, runtime, further, source.name, source.text, *headers))
+        return keys
 
     def _run(self, command: Iterable[str], folder: Path, doing: str) -> str:
         arguments = list(command)
