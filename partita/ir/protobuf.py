@@ -66,6 +66,8 @@ def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dim
     if kind == "dim_value":
         return int(proto.dim_value)
     if kind == "dim_param" and proto.dim_param:
+        if not isinstance(proto.dim_param, str):  # bytes, where they are no UTF-8
+            raise ModelError(f"the dimension name {proto.dim_param!r} is no UTF-8 text")
         return names.get(proto.dim_param) or dims.symbol(proto.dim_param)
     return None
 

@@ -53,8 +53,8 @@ class GraphReader:
 
     def define(self, scope: Scope, name: str, make: Callable[[], Value]) -> None:
         """Lets `name` stand for a value, which it may not do already."""
-        if not name:
-            self.problems.append("a value without a name cannot be referred to")
+        if not name or not is_text(name):
+            self.problems.append(f"a value has the name {name!r}, which cannot be referred to")
         elif name in scope:
             self.problems.append(f"the name {name!r} is produced twice; names must be unique in a graph")
         else:
@@ -115,7 +115,9 @@ class GraphReader:
         as in the message, after `prefix`. Gives the nodes."""
         added: list[Node] = []
         for proto in sorted_nodes(protos, scope, self.problems):
-            if function_key(proto) in self.functions:
+            if not all(map(is_text, (proto.op_type, proto.domain, proto.name, *proto.input, *proto.output))):
+                self.problems.append(f"node {proto.name!r} ({proto.op_type!r}) has names that are no UTF-8 text")
+            elif function_key(proto) in self.functions:
                 added += self._read_call(graph, proto, scope, prefix)
             elif proto.op_type == "Constant" and plain_domain(proto.domain) == "" and len(proto.output) == 1:
                 self._read_constant(graph, proto, scope, prefix)
@@ -193,6 +195,8 @@ class GraphReader:
     def _attributes(self, proto: onnx.NodeProto, where: str) -> dict[str, Attribute]:
         attributes: dict[str, Attribute] = {}
         for attribute in proto.attribute:
+            if not is_text(attribute.name):
+                self.problems.append(f"{where}: the attribute name {attribute.name!r} is no UTF-8 text")
             if attribute.name in attributes:
                 self.problems.append(f"{where}: the attribute {attribute.name!r} is given twice")
             try:
@@ -253,7 +257,7 @@ class GraphReader:
         return [scope[name] for name in captured]
 
     def _read_body(self, proto: onnx.GraphProto, name: str, captured: Sequence[str], outer: Scope) -> Graph:
-        body = Graph(name)
+        body = Graph(str(name))
         body.opsets = dict(self.opsets)
         own = [info.name for info in proto.input] + [tensor.name for tensor in proto.initializer]
         own += [result for node in proto.node for result in node.output]
@@ -326,6 +330,11 @@ class GraphReader:
         self.opsets = outer
         user = f"output of function {function.name!r}"
         return [self.lookup(scope, formal, user) for formal in function.output[: len(call.output)]], added
+
+
+def is_text(name: object) -> bool:
+    """Whether a name is text: protobuf gives bytes where it is not UTF-8."""
+    return isinstance(name, str)
 
 
 def _drop_names(proto: onnx.NodeProto, absent: set[str]) -> None:

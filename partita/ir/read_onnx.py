@@ -121,7 +121,7 @@ def _read(model: onnx.ModelProto, raw: list[memoryview | None], base: Path | Non
     proto = model.graph
     reader = GraphReader(opset_versions(model.opset_import) or {"": 1}, model.functions, base)
     reader.reserved = {name for node in proto.node for name in node.output}
-    graph = Graph(proto.name or "graph")
+    graph = Graph(str(proto.name or "graph"))
     graph.opsets = dict(reader.opsets)
     scope: Scope = {}
     reader.read_initializers(graph, proto, scope, raw)

@@ -33,7 +33,7 @@ def schema_of(op_type: str, version: int, domain: str) -> defs.OpSchema | None:
     """The schema in force at opset `version`, or None where ONNX has none."""
     try:
         return defs.get_schema(op_type, version, domain)
-    except defs.SchemaError:
+    except (defs.SchemaError, TypeError):  # a version may be no C integer
         return None
 
 

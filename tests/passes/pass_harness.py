@@ -90,8 +90,8 @@ def check(
     tolerance: float = 0.0,
     changes: bool = True,
 ) -> Graph:
-    """Runs the pass on `graph` and checks what holds for every pass. Numbers are equal to the last bit (NaN is NaN, -0 is
-    not 0) unless a relative `tolerance` is given."""
+    """Runs the pass on `graph` and checks what holds for every pass. Numbers are equal to the last bit (NaN is NaN, -0
+    is not 0) unless a relative `tolerance` is given."""
     inputs = inputs if inputs is not None else random_inputs(graph)
     names = [output.name for output in graph.outputs]
     wanted = evaluate(graph, inputs)

@@ -108,8 +108,10 @@ def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: b
     pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
     if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or len(kernel) != rank:
         raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
-    if any(value < 1 for value in (*strides, *dilations)):
-        raise ModelError(f"{node.describe()}: strides {strides} and dilations {dilations} must be positive")
+    if any(dims.is_static(value) and value < 1 for value in (*strides, *dilations, *kernel)):
+        raise ModelError(
+            f"{node.describe()}: kernel {tuple(kernel)}, strides {strides} and dilations {dilations} must be positive"
+        )
     automatic = node.attributes.get("auto_pad", "NOTSET")
     begin, end, output = [], [], []
     for n, dim in enumerate(spatial):

@@ -58,15 +58,14 @@ def batch_normalization_types(node: Node) -> list[Type]:
     return [node.operand(0).type, node.operand(3).type, node.operand(4).type]
 
 
-@infers(
-    "Softmax",
-    "LogSoftmax",
-    "Hardmax",
-    "InstanceNormalization",
-    "GroupNormalization",
-    "MeanVarianceNormalization",
-    "LpNormalization",
-)
+@infers("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")
+def like_input_along_axis(node: Node) -> Type:
+    x = node.operand(0)
+    normalized_axis(node, node.attributes.get("axis", -1), max(len(x.shape), 1))
+    return x.type
+
+
+@infers("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
 def like_input(node: Node) -> Type:
     return node.operand(0).type
 
