@@ -16,7 +16,7 @@ STEPS = {
     "format": ["ruff", "format", "--check", "."],
     "types": ["mypy"],
     "imports": ["lint-imports"],
-    "tests": [sys.executable, "-m", "pytest", "-n", "2", *sys.argv[1:]],
+    "tests": ["python", "-m", "pytest", "-n", "2", *sys.argv[1:]],
 }
 
 
@@ -26,7 +26,7 @@ def main() -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for name, (program, *arguments) in STEPS.items():
         start = time.perf_counter()
-        print(f"== {name}: {Path(program).name} {' '.join(arguments)}", flush=True)
+        print(f"== {name}: {' '.join([program, *arguments])}", flush=True)
         if subprocess.run([find(program), *arguments], cwd=ROOT, check=False).returncode != 0:
             failed.append(name)
         print(f"== {name}: {time.perf_counter() - start:.0f} s", flush=True)
