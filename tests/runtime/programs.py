@@ -41,7 +41,8 @@ partita_status {symbol}_init(const partita_call *call, void *memory, const void 
     return PARTITA_OK;
 }}
 
-static void piece(void *argument, int64_t begin, int64_t end) {{
+static void piece(void *argument, int64_t begin, int64_t end, void *workspace) {{
+    (void)workspace;
     const partita_call *call = argument;
     const struct state *state = call->state;
     const float *x = call->arguments[0];
@@ -51,7 +52,7 @@ static void piece(void *argument, int64_t begin, int64_t end) {{
 }}
 
 partita_status {symbol}(const partita_call *call) {{
-    call->services->parallel(call, piece, (void *)call, {count}, 1);
+    call->services->parallel(call, piece, (void *)call, {count}, 1, 0, 0);
     return PARTITA_OK;
 }}
 """

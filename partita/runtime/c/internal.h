@@ -104,6 +104,7 @@ void partita_unmap_parameters(partita_mapping *mapping);
 int32_t partita_thread_count(int32_t requested);
 partita_status partita_start_threads(partita_instance *instance, int32_t threads);
 void partita_stop_threads(partita_instance *instance);
-void partita_parallel(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain);
+void partita_parallel(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain,
+                      void *workspace, int64_t workspace_bytes);
 
 #endif

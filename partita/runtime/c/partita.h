@@ -56,12 +56,16 @@ typedef struct partita_call partita_call;
 
 /* ------------------------------------------------------------------ what a region function sees */
 
-typedef void (*partita_task)(void *argument, int64_t begin, int64_t end);
+/* `workspace` is scratch memory that no other piece running at the same time has. */
+typedef void (*partita_task)(void *argument, int64_t begin, int64_t end, void *workspace);
 
 typedef struct partita_services {
-    /* Runs task(argument, begin, end) over [0, count) in pieces of at least `grain`, on the instance's
-     * threads, and returns when all pieces have run. */
-    void (*parallel)(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain);
+    /* Runs the task over [0, count) in pieces of at least `grain`, on the instance's threads, and returns when all
+     * pieces have run. The calling thread's pieces get `workspace`, of `workspace_bytes` (0: none); the other
+     * threads have memory of that size, aligned to PARTITA_ALIGNMENT, of their own. Cuts depend on `count`, `grain` and
+     * the number of threads only; a task that calls this again runs alone. */
+    void (*parallel)(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain,
+                     void *workspace, int64_t workspace_bytes);
     /* Records a formatted message as the instance's error and returns `status`, to be returned in turn. */
     partita_status (*fail)(const partita_call *call, partita_status status, const char *format, ...)
         PARTITA_FORMAT(3, 4);

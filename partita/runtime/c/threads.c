@@ -1,15 +1,20 @@
-/* threads.c: services->parallel, over a pool of threads per instance.
+/* threads.c: services->parallel, over one pool of threads for all models of a process.
+ *
+ * Every artifact has its own copy of this file, and all copies find the same pool through one object that the dynamic
+ * linker makes unique in the process. Where a system knows no such objects, each artifact has a pool of its own.
  *
  * Workers spin for a moment after a job, because the next one is usually microseconds away, and then sleep. Whoever
  * comes too late for a job does not join it, so a job never waits for a thread to wake up; after a fork, where the
- * workers are gone, the caller does all the work itself. With one thread there is no pool.
+ * workers are gone, the caller does all the work itself. Instances with one thread have nothing to do with a pool.
  */
 #define _GNU_SOURCE
+#include <dlfcn.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,10 +24,12 @@
 #define PIECES_PER_THREAD 4 /* more balance better, fewer cost less */
 #define MOST_THREADS 1024
 
-/* The pool's word: how many workers are in the job, whether it takes more, and which job it is. */
+/* The pool's word: how many workers are in the job, how many ever joined it, whether it takes more, and which it is. */
 #define ACTIVE UINT64_C(0xffff)
-#define IS_OPEN UINT64_C(0x10000)
-#define NEXT_JOB UINT64_C(0x20000)
+#define JOINED UINT64_C(0x10000)
+#define JOINED_MASK UINT64_C(0x7fff)
+#define IS_OPEN UINT64_C(0x80000000)
+#define NEXT_JOB UINT64_C(0x100000000)
 
 struct partita_pool {
     _Alignas(64) _Atomic uint64_t word;
@@ -30,15 +37,37 @@ struct partita_pool {
     _Alignas(64) partita_task task;
     void *argument;
     int64_t count, piece;
+    _Atomic uint64_t limit; /* how many workers may join the job */
     _Atomic int stopping;
     _Atomic int32_t sleepers;
     atomic_flag busy;
     pthread_mutex_t mutex; /* guards falling asleep and waking up */
     pthread_cond_t wake;
     pid_t process;
-    int32_t workers;
-    pthread_t threads[];
+    int32_t users, workers; /* guarded by the registry's lock */
+    partita_block workspaces[MOST_THREADS]; /* per worker in a job, by the order in which they joined */
+    pthread_t threads[MOST_THREADS];
 };
+
+/* What the copies of the runtime share. The number in its name is the version of this layout and of the pool's. */
+typedef struct partita_registry {
+    _Atomic int32_t lock; /* the process that holds it; 0: nobody */
+    partita_pool *pool;
+} partita_registry;
+
+#if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
+__asm__(".pushsection .data.partita_threads_1, \"aw\"\n"
+        ".balign 16\n"
+        ".globl partita_threads_1\n"
+        ".type partita_threads_1, %gnu_unique_object\n"
+        ".size partita_threads_1, 16\n"
+        "partita_threads_1: .zero 16\n"
+        ".popsection\n");
+extern partita_registry partita_threads_1 __attribute__((visibility("default")));
+_Static_assert(sizeof(partita_registry) == 16, "the size above");
+#else
+static partita_registry partita_threads_1;
+#endif
 
 static void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -83,13 +112,13 @@ int32_t partita_thread_count(int32_t requested) {
 
 /* ------------------------------------------------------------------ jobs */
 
-static void take_pieces(partita_pool *pool) {
+static void take_pieces(partita_pool *pool, void *workspace) {
     for (;;) {
         const int64_t begin = atomic_fetch_add_explicit(&pool->next, pool->piece, memory_order_relaxed);
         if (begin >= pool->count)
             return;
         const int64_t left = pool->count - begin;
-        pool->task(pool->argument, begin, begin + (left < pool->piece ? left : pool->piece));
+        pool->task(pool->argument, begin, begin + (left < pool->piece ? left : pool->piece), workspace);
     }
 }
 
@@ -114,19 +143,26 @@ static void await_job(partita_pool *pool, uint64_t last) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
+/* Joins the job of `word`, unless it is full or over. */
+static void join(partita_pool *pool, uint64_t word, uint64_t *last) {
+    while (is_new(word, *last)) {
+        const uint64_t place = word / JOINED & JOINED_MASK;
+        if (place >= atomic_load_explicit(&pool->limit, memory_order_relaxed)) {
+            *last = word / NEXT_JOB;
+        } else if (atomic_compare_exchange_weak(&pool->word, &word, word + JOINED + 1)) {
+            *last = word / NEXT_JOB;
+            take_pieces(pool, pool->workspaces[place].memory);
+            atomic_fetch_sub_explicit(&pool->word, 1, memory_order_release);
+        }
+    }
+}
+
 static void *work(void *argument) {
     partita_pool *pool = argument;
     uint64_t last = 0;
     while (!pool->stopping) {
         await_job(pool, last);
-        uint64_t word = atomic_load(&pool->word);
-        while (is_new(word, last))
-            if (atomic_compare_exchange_weak(&pool->word, &word, word + 1)) {
-                last = word / NEXT_JOB;
-                take_pieces(pool);
-                atomic_fetch_sub_explicit(&pool->word, 1, memory_order_release);
-                break;
-            }
+        join(pool, atomic_load(&pool->word), &last);
     }
     return NULL;
 }
@@ -139,16 +175,28 @@ static void wake_sleepers(partita_pool *pool) {
     pthread_mutex_unlock(&pool->mutex);
 }
 
-static void run_job(partita_pool *pool, partita_task task, void *argument, int64_t count, int64_t piece) {
-    pool->task = task;
-    pool->argument = argument;
-    pool->count = count;
-    pool->piece = piece;
+/* Gives each worker that may join a workspace; tells how many got one. */
+static int64_t reserve_workspaces(partita_pool *pool, int64_t workers, int64_t bytes) {
+    for (int64_t place = 0; place < workers && bytes > 0; place++) {
+        partita_block *block = &pool->workspaces[place];
+        if (block->memory && block->bytes >= bytes)
+            continue;
+        free(block->memory);
+        block->memory = partita_allocate(bytes);
+        block->bytes = block->memory ? bytes : 0;
+        if (!block->memory)
+            return place;
+    }
+    return workers;
+}
+
+static void run_job(partita_pool *pool, int64_t workers, void *workspace) {
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    const uint64_t job = atomic_load_explicit(&pool->word, memory_order_relaxed) / NEXT_JOB + 1;
+    atomic_store_explicit(&pool->limit, (uint64_t)workers, memory_order_relaxed);
+    const uint64_t job = (atomic_load_explicit(&pool->word, memory_order_relaxed) / NEXT_JOB + 1) & UINT32_MAX;
     atomic_store(&pool->word, job * NEXT_JOB | IS_OPEN);
     wake_sleepers(pool);
-    take_pieces(pool);
+    take_pieces(pool, workspace);
     atomic_fetch_and(&pool->word, ~IS_OPEN);
     for (int turn = 0; atomic_load_explicit(&pool->word, memory_order_acquire) & ACTIVE; turn++) {
         relax();
@@ -157,62 +205,123 @@ static void run_job(partita_pool *pool, partita_task task, void *argument, int64
     }
 }
 
-void partita_parallel(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain) {
+void partita_parallel(const partita_call *call, partita_task task, void *argument, int64_t count, int64_t grain,
+                      void *workspace, int64_t workspace_bytes) {
     partita_pool *pool = call->instance->pool;
     if (count <= 0)
         return;
     if (grain < 1)
         grain = 1;
-    /* A task that calls parallel in turn finds the pool busy, and runs its part alone. */
+    /* A task that calls parallel in turn, like a second instance at the same time, finds the pool busy. */
     if (!pool || count <= grain || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
-        task(argument, 0, count);
+        task(argument, 0, count, workspace);
         return;
     }
     const int64_t pieces = (int64_t)call->services->threads * PIECES_PER_THREAD;
     const int64_t even = count / pieces + (count % pieces != 0);
-    run_job(pool, task, argument, count, even > grain ? even : grain);
+    const int64_t piece = even > grain ? even : grain;
+    const int64_t others = (count + piece - 1) / piece - 1, workers = call->services->threads - 1;
+    pool->task = task;
+    pool->argument = argument;
+    pool->count = count;
+    pool->piece = piece;
+    run_job(pool, reserve_workspaces(pool, others < workers ? others : workers, workspace_bytes), workspace);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
 
 /* ------------------------------------------------------------------ life */
 
-partita_status partita_start_threads(partita_instance *instance, int32_t threads) {
-    if (threads <= 1)
-        return PARTITA_OK;
-    const int32_t workers = threads - 1;
-    partita_pool *pool = partita_allocate((int64_t)sizeof *pool + workers * (int64_t)sizeof *pool->threads);
+/* The lock names its process, so that a child of a fork tells a lock that was held there from one held here. */
+static void lock_registry(void) {
+    const int32_t own = (int32_t)getpid();
+    int32_t holder = 0;
+    while (!atomic_compare_exchange_weak_explicit(&partita_threads_1.lock, &holder, own, memory_order_acquire,
+                                                  memory_order_relaxed))
+        if (holder == own) {
+            holder = 0;
+            sched_yield();
+        }
+}
+
+static void unlock_registry(void) { atomic_store_explicit(&partita_threads_1.lock, 0, memory_order_release); }
+
+/* Workers run this library's code for as long as there is a pool: it must not be unmapped, whoever closes it. */
+static void stay_mapped(void) {
+    Dl_info info;
+    if (dladdr((void *)(uintptr_t)&partita_parallel, &info) && info.dli_fname)
+        (void)dlopen(info.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
+
+static partita_pool *make_pool(void) {
+    partita_pool *pool = partita_allocate((int64_t)sizeof *pool);
     if (!pool)
-        return partita_fail(instance, PARTITA_ERROR_MEMORY, "no memory for %d threads", (int)threads);
-    *pool = (partita_pool){.process = getpid(), .busy = ATOMIC_FLAG_INIT};
+        return NULL;
+    memset(pool, 0, sizeof *pool);
+    pool->process = getpid();
+    atomic_flag_clear(&pool->busy);
     pthread_mutex_init(&pool->mutex, NULL);
     pthread_cond_init(&pool->wake, NULL);
+    return pool;
+}
+
+static void add_workers(partita_pool *pool, int32_t workers) {
     /* Signals are the program's threads' matter. */
     sigset_t all, before;
+    if (pool->workers >= workers)
+        return;
+    stay_mapped();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool->workers < workers && !pthread_create(&pool->threads[pool->workers], NULL, work, pool))
         pool->workers++;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    instance->pool = pool;
-    instance->services.threads = pool->workers + 1; /* as many as the system would give */
-    return PARTITA_OK;
+}
+
+partita_status partita_start_threads(partita_instance *instance, int32_t threads) {
+    if (threads <= 1)
+        return PARTITA_OK;
+    lock_registry();
+    partita_pool *pool = partita_threads_1.pool;
+    if (!pool || pool->process != getpid())
+        pool = partita_threads_1.pool = make_pool();
+    if (pool) {
+        pool->users++;
+        add_workers(pool, threads - 1);
+        instance->pool = pool;
+        if (pool->workers < threads - 1)
+            instance->services.threads = pool->workers + 1; /* as many as the system would give */
+    }
+    unlock_registry();
+    return pool ? PARTITA_OK
+                : partita_fail(instance, PARTITA_ERROR_MEMORY, "no memory for %d threads", (int)threads);
+}
+
+static void destroy_pool(partita_pool *pool) {
+    pthread_mutex_lock(&pool->mutex);
+    atomic_store(&pool->stopping, 1);
+    pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->mutex);
+    for (int32_t worker = 0; worker < pool->workers; worker++)
+        pthread_join(pool->threads[worker], NULL);
+    pthread_cond_destroy(&pool->wake);
+    pthread_mutex_destroy(&pool->mutex);
 }
 
 void partita_stop_threads(partita_instance *instance) {
     partita_pool *pool = instance->pool;
     if (!pool)
         return;
-    pthread_mutex_lock(&pool->mutex);
-    atomic_store(&pool->stopping, 1);
-    pthread_cond_broadcast(&pool->wake);
-    pthread_mutex_unlock(&pool->mutex);
-    /* In a child process the workers never were. */
-    for (int32_t worker = 0; worker < pool->workers && pool->process == getpid(); worker++)
-        pthread_join(pool->threads[worker], NULL);
-    if (pool->process == getpid()) {
-        pthread_cond_destroy(&pool->wake);
-        pthread_mutex_destroy(&pool->mutex);
-    }
-    free(pool);
     instance->pool = NULL;
+    lock_registry();
+    const int is_last = --pool->users == 0;
+    if (is_last && partita_threads_1.pool == pool)
+        partita_threads_1.pool = NULL;
+    unlock_registry();
+    if (!is_last)
+        return;
+    if (pool->process == getpid()) /* in a child of a fork the workers never were */
+        destroy_pool(pool);
+    for (int32_t place = 0; place < MOST_THREADS; place++)
+        free(pool->workspaces[place].memory);
+    free(pool);
 }
