@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from partita.backends.base import Accept, Backend, Claim, Reject
-from partita.backends.cpu import contraction, lower
+from partita.backends.cpu import kernels, lower
 from partita.backends.cpu.emit import emit_module
 from partita.backends.cpu.kernel import body_of, members
+from partita.backends.cpu.target import vector_width
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node
@@ -22,20 +23,21 @@ class CpuBackend(Backend):
     """Generated C on the machine that runs the module."""
 
     name = "cpu"
+    mcpu = "native"
 
     def claims(self, node: Node) -> Claim:
         problem = lower.unsupported(node)
         return Accept() if problem is None else Reject(problem)
 
     def lower(self, body: Graph) -> None:
-        lower.lower(body)
+        lower.lower(body, vector_width(self.mcpu))
 
     def views(self, node: Node) -> Mapping[int, int]:
         return {0: 0} if is_view(node) else {}
 
     def in_place(self, node: Node) -> Mapping[int, int]:
         """A kernel of loops may write over an operand that it reads at its own indices only."""
-        if is_view(node) or contraction.is_kernel(members(node)[0]):
+        if is_view(node) or kernels.is_kernel(members(node)[0]):
             return {}
         body = body_of(node)
         values = list(node.operands)
@@ -51,7 +53,7 @@ class CpuBackend(Backend):
         return {}
 
     def workspace(self, node: Node) -> Dim:
-        return contraction.workspace(node) if contraction.is_kernel(members(node)[0]) else 0
+        return kernels.workspace(node)
 
     def emit(self, regions: Sequence[Region], plan: MemoryPlan) -> CSourceModule:
         return emit_module(self.name, regions, plan, is_view)

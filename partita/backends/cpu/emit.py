@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from partita.backends.cpu import contraction, generic
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
-from partita.backends.source import Names, RegionSource, comment
+from partita.backends.cpu.kernels import write_kernel
+from partita.backends.source import Names, RegionSource, c_string, comment
 from partita.ir.graph import Node
+from partita.ir.operators.internal import is_observation
 from partita.ir.region import Region
 from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, Unit
 
 HEADERS = Path(__file__).parent / "c"
-HEADER_NAMES = ("partita_scalar", "partita_gemm")
-INCLUDES = "".join(f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES))
+HEADER_NAMES = ("partita_scalar", "partita_gemm", "partita_blocked")
+INCLUDES = "".join(f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:2]))
 
 
 def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_view: object) -> CSourceModule:
@@ -39,20 +40,28 @@ class _Region:
         self.names = Names([region.symbol])
         self.shared: dict[tuple[str, str], str] = {}
         self.definitions: list[str] = []
+        self.helpers: dict[str, str] = {}
+        self.blocks: set[int] = set()
 
     def text(self) -> str:
         """The whole file: state, init, kernels, the region's function."""
         calls: list[str] = []
         for node in self.region.body.nodes:
-            if not self.is_view(node):  # type: ignore[operator]
+            if is_observation(node):
+                calls += self._observe(node)
+            elif not self.is_view(node):  # type: ignore[operator]
                 calls += self._call(node, _kernel(node, self.plan))
         parts = [f"/* {comment(self.region.symbol)}: {len(calls)} kernels on the host */", INCLUDES]
         function = self._function(calls)
-        parts += [self.source.state_struct(), *self.definitions, function, self._init()]
+        for block in self.blocks:
+            parts.append(f'#define PARTITA_BLOCK {block}\n#include "partita_blocked.h"\n')
+        parts += [self.source.state_struct(), *self.helpers.values(), *self.definitions, function, self._init()]
         return "\n".join(part for part in parts if part)
 
     def _call(self, node: Node, kernel: Kernel) -> list[str]:
         key = (kernel.parameters, kernel.body)
+        self.helpers.update(kernel.helpers)
+        self.blocks |= kernel.blocks
         if key not in self.shared:
             self.shared[key] = self.names.fresh(node.name)
             operators = " + ".join(member.op_type for member in members(node))
@@ -74,6 +83,19 @@ class _Region:
         checked = f"    status = {text}; /* {comment(node.name)} */"
         return [checked, "    if (status != PARTITA_OK)", "        return status;"]
 
+    def _observe(self, node: Node) -> list[str]:
+        """Sets the sizes that an observation reads, after its condition holds."""
+        lines = []
+        if node.input(1) is not None:
+            message = c_string(f"{node.name}: {node.attributes['message']}")
+            lines.append(f"    if (!*{self.source.pointer(node.operand(1))})")
+            lines.append(f"        return call->services->fail(call, PARTITA_ERROR_SHAPE, {message});")
+        for place, name in enumerate(node.attributes["symbols"]):
+            if name in self.plan.symbols:
+                slot = self.plan.symbols.index(name)
+                lines.append(f"    call->extents[{slot}] = ({self.source.pointer(node.operand(0))})[{place}];")
+        return lines
+
     def _function(self, calls: list[str]) -> str:
         lines = [f"partita_status {self.region.symbol}(const partita_call *call) {{"]
         if self.source.constants:
@@ -82,6 +104,7 @@ class _Region:
             lines.append("    (void)call;")
         if any("status = " in line for line in calls):
             lines.append("    partita_status status;")
+        lines += self.source.reservations()
         return "\n".join([*lines, *calls, "    return PARTITA_OK;", "}", ""])
 
     def _init(self) -> str:
@@ -108,7 +131,4 @@ def _kernel(node: Node, plan: MemoryPlan) -> Kernel:
     writer = KernelWriter(node, plan.symbols)
     places = {plan.buffer_of[value] for value in node.operands}
     writer.aliased = any(plan.buffer_of[value] in places for value in node.outputs)
-    first = members(node)[0]
-    if contraction.is_kernel(first):
-        return contraction.contraction_kernel(node, writer)
-    return generic.generic_kernel(node, writer)
+    return write_kernel(node, writer)

@@ -31,6 +31,8 @@ class Kernel:
     uses_extents: bool
     uses_workspace: bool
     can_fail: bool
+    helpers: dict[str, str]  # functions that it calls, by name: shared by the kernels of a file
+    blocks: frozenset[int]  # vector widths of the blocked tensors it knows, in channels
 
 
 @dataclass(slots=True)
@@ -46,6 +48,8 @@ class KernelWriter:
     names: Names = field(default_factory=Names)
     uses_extents: bool = False
     uses_workspace: bool = False
+    helpers: dict[str, str] = field(default_factory=dict)
+    blocks: set[int] = field(default_factory=set)
     printer: ExpressionPrinter = field(init=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +116,8 @@ class KernelWriter:
             self.uses_extents,
             self.uses_workspace,
             fails,
+            self.helpers,
+            frozenset(self.blocks),
         )
 
 

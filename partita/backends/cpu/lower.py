@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu import contraction
+from partita.backends.cpu import kernels
+from partita.backends.cpu.layout import assign_layouts
 from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
 from partita.ir.types import TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
 
+NARROWEST = 8  # channels in a block: shorter ones cost more in addresses than they save in padding
 
-def lower(body: Graph) -> None:
-    """Rewrites a region in place."""
+
+def lower(body: Graph, vector_width: int) -> None:
+    """Rewrites a region in place, for a machine whose vectors hold `vector_width` floats."""
     decompose(body)
-    fuse(body, Fusion(contraction.is_kernel, contraction.takes_epilogue, _is_loop))
+    assign_layouts(body, max(vector_width, NARROWEST))
+    fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
 
 
 def unsupported(node: Node) -> str | None:
     """Why the host cannot run `node`; None when it can: what the node comes down to has expressions and C types."""
     problem = next((p for value in (*node.operands, *node.outputs) if (p := _no_c_type(value))), None)
-    if problem is not None or has_expression(node):
+    if problem is not None or has_expression(node) or is_observation(node):
         return problem
     graph = Graph("claim")
     graph.opsets = {"": node.version} if not node.domain else {"": 1, node.domain: node.version}

@@ -1,0 +1,107 @@
+"""Operators on blocked tensors, in the domain `partita`: what the layout pass puts in the place of ONNX's.
+
+A blocked tensor is `[N, ceil(C / B), H, W, B]`: B channels, one vector register, lie together. Channels beyond C are
+padding; they hold finite numbers that nothing reads. Everything else on blocked tensors is plain ONNX: pointwise
+operators broadcast, pools see a third spatial axis of window 1, layout changes are Reshape and Transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import Computation, Expr, compute, load, reduction, select
+from partita.ir.graph import Node, Value
+from partita.ir.operators.contraction import Window, inside, sources, window
+from partita.ir.operators.registry import computes
+
+DOMAIN = "partita"
+
+
+def block_window(node: Node) -> Window:
+    """The sliding window of a blocked convolution over its two spatial axes."""
+    x = node.operand(0)
+    spatial = x.shape[2:4]
+    return window(node, spatial, node.attributes["kernel_shape"])
+
+
+def _guarded(view: Window, value: Value, places: Sequence[Expr], spatial: Sequence[Dim], *rest: Expr) -> Expr:
+    element = load(value, *rest[:2], *places, *rest[2:])
+    condition = inside(view, places, spatial)
+    return element if condition is None else select(condition, element, 0)
+
+
+@computes("BlockedConv", domain=DOMAIN)
+def blocked_convolution(node: Node) -> Computation:
+    """`x [N, Ib, H, W, B]`, weights `[Op, Ib, kh, kw, B, V, B]` for Op panels of V output blocks, bias `[Ob, B]`.
+    Result `[N, Ob, OH, OW, B]`."""
+    x, w, bias = node.operands
+    view = block_window(node)
+    panels, width = w.shape[5], w.shape[6]
+
+    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
+        def term(c: Expr, kh: Expr, kw: Expr, k: Expr) -> Expr:
+            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c, k)
+            return value * load(w, block // panels, c, kh, kw, k, block % panels, lane)
+
+        return reduction("sum", [x.shape[1], *view.kernel, w.shape[4]], term, 0) + load(bias, block, lane)
+
+    return compute((x.shape[0], bias.shape[0], *view.output, width), body)
+
+
+@computes("PlanarConv", domain=DOMAIN)
+def planar_convolution(node: Node) -> Computation:
+    """The first layer: planar `x [N, C, H, W]` of few channels, weights `[Op, C, kh, kw, V, B]`, bias `[Ob, B]`.
+    Result blocked."""
+    x, w, bias = node.operands
+    view = block_window(node)
+    panels, width = w.shape[4], w.shape[5]
+
+    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
+        def term(c: Expr, kh: Expr, kw: Expr) -> Expr:
+            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c)
+            return value * load(w, block // panels, c, kh, kw, block % panels, lane)
+
+        return reduction("sum", [x.shape[1], *view.kernel], term, 0) + load(bias, block, lane)
+
+    return compute((x.shape[0], bias.shape[0], *view.output, width), body)
+
+
+@computes("BlockedDepthwiseConv", domain=DOMAIN)
+def blocked_depthwise_convolution(node: Node) -> Computation:
+    """One filter a channel: `x [N, Cb, H, W, B]`, weights `[Cb, kh, kw, B]`, bias `[Cb, B]`."""
+    x, w, bias = node.operands
+    view = block_window(node)
+
+    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
+        def term(kh: Expr, kw: Expr) -> Expr:
+            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, block, lane)
+            return value * load(w, block, kh, kw, lane)
+
+        return reduction("sum", view.kernel, term, 0) + load(bias, block, lane)
+
+    return compute((x.shape[0], x.shape[1], *view.output, x.shape[4]), body)
+
+
+@computes("WinogradConv", domain=DOMAIN)
+def winograd_convolution(node: Node) -> Computation:
+    """A 3x3 convolution of stride 1 by tiles of `tile` x `tile` outputs. Its weights are transformed when they are bound,
+    so the expression says the shape alone: `x [N, Ib, H, W, B]`, weights `[(tile + 2)^2, Op, Ib, B, V, B]`."""
+    x, _, bias = node.operands
+    view = block_window(node)
+    return compute(
+        (x.shape[0], bias.shape[0], *view.output, x.shape[4]),
+        lambda n, block, oh, ow, lane: load(bias, block, lane),
+    )
+
+
+BLOCKED = frozenset({"BlockedConv", "PlanarConv", "BlockedDepthwiseConv", "WinogradConv"})
+
+
+def is_blocked_kernel(node: Node) -> bool:
+    return node.domain == DOMAIN and node.op_type in BLOCKED
+
+
+def block_count(channels: int, block: int) -> int:
+    return int(dims.ceil_div(channels, block))

@@ -1,0 +1,54 @@
+"""Which kernel runs a node: convolutions on blocked tensors, matrix products, or loops from the expression."""
+
+from __future__ import annotations
+
+from partita.backends.cpu import blocked_convolution, contraction, winograd
+from partita.backends.cpu.blocked_operators import is_blocked_kernel
+from partita.backends.cpu.generic import generic_kernel
+from partita.backends.cpu.kernel import Kernel, KernelWriter, members
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.graph import Node
+
+
+def is_kernel(node: Node) -> bool:
+    """Whether more than loops from its expression runs `node`; such a kernel starts a fused group."""
+    return is_blocked_kernel(node) or contraction.is_kernel(node)
+
+
+def takes_epilogue(kernel: Node, node: Node) -> bool:
+    """Whether `node`, pointwise on the kernel's result, may be computed in the kernel's store: its other operands vary
+    with all pixels of the image, or with none."""
+    if not is_blocked_kernel(kernel):
+        return contraction.takes_epilogue(kernel, node)
+    image = kernel.output.shape[2:4]
+    for value in node.operands:
+        padded = (1,) * (5 - len(value.shape)) + tuple(value.shape)
+        unit = all(dims.is_static(dim) and dim == 1 for dim in padded[2:4])
+        if not unit and not dims.same_shape(padded[2:4], image):
+            return False
+    return True
+
+
+def workspace(node: Node) -> Dim:
+    """Bytes of scratch memory that the kernel of `node` needs."""
+    first = members(node)[0]
+    if first.op_type == "WinogradConv":
+        return winograd.workspace(first)
+    if is_blocked_kernel(first):
+        return blocked_convolution.workspace(first)
+    return contraction.workspace(node) if contraction.is_kernel(first) else 0
+
+
+def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
+    """The kernel of a node, or of a fused group."""
+    first = members(node)[0]
+    if first.op_type == "WinogradConv":
+        return winograd.WinogradKernel(node, writer).write()
+    if first.op_type == "BlockedDepthwiseConv":
+        return blocked_convolution.DepthwiseKernel(node, writer).write()
+    if is_blocked_kernel(first):
+        return blocked_convolution.DirectKernel(node, writer).write()
+    if contraction.is_kernel(first):
+        return contraction.contraction_kernel(node, writer)
+    return generic_kernel(node, writer)
