@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from partita.backends.cpu.expressions import Scope
+from partita.backends.cpu.expressions import Scope, stored
 from partita.backends.cpu.generic import composed
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
@@ -41,6 +41,8 @@ def is_kernel(node: Node) -> bool:
     """Whether a kernel of this file runs `node`."""
     if node.domain or not node.outputs or node.output.tensor.dtype is not DType.FLOAT32:
         return False
+    if node.op_type in ("Conv", "Gemm", "MatMul") and dims.same(_depth(node), 0):
+        return False  # nothing to pack
     if node.op_type == "Conv":
         return convolution_rows(node) >= SMALL
     if node.op_type == "Gemm":
@@ -76,12 +78,12 @@ def takes_epilogue(kernel: Node, node: Node) -> bool:
 
 def workspace(node: Node) -> Dim:
     """Bytes of packed columns."""
-    kernel = members(node)[0]
-    if kernel.op_type == "Conv":
-        depth: Dim = dims.product(kernel.operand(1).shape[1:])
-    else:
-        depth = kernel.operand(0).shape[-1]
-    return depth * TILE_COLUMNS * 4
+    return _depth(members(node)[0]) * TILE_COLUMNS * 4
+
+
+def _depth(kernel: Node) -> Dim:
+    """Products in each sum."""
+    return dims.product(kernel.operand(1).shape[1:]) if kernel.op_type == "Conv" else kernel.operand(0).shape[-1]
 
 
 def contraction_kernel(node: Node, writer: KernelWriter) -> Kernel:
@@ -147,7 +149,7 @@ class _Tiles:
         rows.write("#pragma omp simd")
         rows.write("for (int64_t c = 0; c < width; ++c) {")
         cell = rows.inner()
-        text = printer.render(body, cell)
+        text = stored(printer.render(body, cell), value.tensor.dtype)
         place = printer.affine_text(form).replace("start + c * ", "(start + c) * ")
         cell.write(f"{writer.pointers[value]}[{place}] = {text};")
         rows.write("}")

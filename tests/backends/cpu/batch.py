@@ -1,0 +1,88 @@
+"""Many small networks as one model: compiled once, compared network by network.
+
+    batch = Batch()
+    batch.add("c = Conv(x, w); y = Relu(c)", {"x": array(1, 3, 5, 5)}, {"w": array(8, 3, 3, 3)})
+    batch.check()
+
+Networks share nothing: every name is made its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import ml_dtypes
+import numpy as np
+import onnx
+from harness import BUILD, Array, expected, model
+
+import partita
+from partita.runtime import MetadataModule
+
+
+@dataclass
+class Batch:
+    """The networks so far. `texts` says, per output of the model, which network made it."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    inputs: dict[str, Array] = field(default_factory=dict)
+    weights: dict[str, Array] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    count: int = 0
+
+    def add(
+        self,
+        text: str,
+        inputs: Mapping[str, Array],
+        weights: Mapping[str, Array] | None = None,
+        outputs: Sequence[str] = ("y",),
+    ) -> None:
+        """One more network: nodes in ONNX's text form, with semicolons between them."""
+        prefix = f"n{self.count}_"
+        self.count += 1
+        for statement in text.split(";"):
+            node = onnx.parser.parse_node(statement.strip())
+            node.name = f"{prefix}{node.op_type}"
+            node.input[:] = [prefix + name if name else "" for name in node.input]
+            node.output[:] = [prefix + name if name else "" for name in node.output]
+            self.nodes.append(node)
+        self.inputs |= {prefix + name: value for name, value in inputs.items()}
+        self.weights |= {prefix + name: value for name, value in (weights or {}).items()}
+        shapes = ", ".join(f"{name}: {value.shape}" for name, value in {**inputs, **(weights or {})}.items())
+        self.texts |= {prefix + name: f"{text}  [{shapes}]" for name in outputs}
+
+    def model(self) -> onnx.ModelProto:
+        return model(self.nodes, self.inputs, self.weights, list(self.texts), opset=23)
+
+    def compile(self) -> MetadataModule:
+        return partita.compile(self.model(), name="batch", build=BUILD)
+
+    def check(self, tolerance: float = 1e-5) -> MetadataModule:
+        """Every network gives what the reference evaluator gives, relative to its largest element."""
+        module = self.compile()
+        self.compare(module, tolerance)
+        return module
+
+    def compare(self, module: MetadataModule, tolerance: float = 1e-5) -> None:
+        found = module.run(self.inputs)
+        problems = []
+        for (name, text), wanted in zip(self.texts.items(), expected(self.model(), self.inputs), strict=True):
+            problem = difference(found[name], wanted, tolerance)
+            if problem:
+                problems.append(f"{text}: {problem}")
+        assert not problems, f"{len(problems)} of {self.count}:\n" + "\n".join(problems)
+
+
+def difference(found: Array, wanted: Array, tolerance: float) -> str:
+    """What is wrong with a result; "" for nothing."""
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return f"{found.dtype}{found.shape} instead of {wanted.dtype}{wanted.shape}"
+    if wanted.dtype.kind not in "fV":
+        return "" if np.array_equal(found, wanted) else f"{int((found != wanted).sum())} elements differ"
+    exact, result = wanted.astype(np.float64), found.astype(np.float64)
+    tolerance = max(tolerance, float(ml_dtypes.finfo(wanted.dtype).eps))
+    scale = max(1.0, float(np.abs(exact[np.isfinite(exact)]).max(initial=0)))
+    if np.allclose(result, exact, rtol=0, atol=tolerance * scale, equal_nan=True):
+        return ""
+    return f"off by up to {np.nanmax(np.abs(result - exact)):.3g} where the largest is {scale:.3g}"

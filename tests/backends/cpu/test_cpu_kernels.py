@@ -1,0 +1,136 @@
+"""Every kernel of the host, with every epilogue, at odd sizes: what the reference evaluator computes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from batch import Batch
+from epilogues import add_all
+from harness import array
+
+CONVOLUTIONS = {
+    "1x1": ("c = Conv(x, w)", (1, 5, 7, 9), (7, 5, 1, 1)),
+    "3x3": ("c = Conv <pads = [1, 1, 1, 1]> (x, w)", (2, 3, 9, 7), (13, 3, 3, 3)),
+    "stride 2": ("c = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w)", (1, 4, 8, 11), (8, 4, 3, 3)),
+    "1x1, stride 2": ("c = Conv <strides = [2, 3]> (x, w)", (1, 4, 8, 11), (8, 4, 1, 1)),
+    "asymmetric": ("c = Conv <strides = [1, 2], pads = [0, 1, 2, 3]> (x, w)", (1, 2, 5, 6), (5, 2, 2, 3)),
+    "dilated": ("c = Conv <dilations = [2, 3], pads = [2, 3, 2, 3]> (x, w)", (1, 3, 9, 10), (4, 3, 3, 3)),
+    "same": ('c = Conv <auto_pad = "SAME_UPPER", strides = [2, 2]> (x, w)', (1, 3, 6, 7), (4, 3, 3, 2)),
+    "same lower": ('c = Conv <auto_pad = "SAME_LOWER", strides = [2, 2]> (x, w)', (1, 3, 6, 7), (4, 3, 2, 3)),
+    "groups": ("c = Conv <group = 3> (x, w)", (2, 6, 5, 5), (15, 2, 3, 3)),
+    "few channels a group": ("c = Conv <group = 2> (x, w)", (1, 4, 5, 5), (6, 2, 3, 3)),
+    "depthwise": ("c = Conv <group = 7, pads = [1, 1, 1, 1]> (x, w)", (1, 7, 6, 5), (7, 1, 3, 3)),
+    "depthwise, two each": ("c = Conv <group = 3> (x, w)", (1, 3, 6, 5), (6, 1, 3, 3)),
+    "1-D": ("c = Conv <pads = [2, 1], strides = [2]> (x, w)", (2, 3, 67), (6, 3, 4)),
+    "3-D": ("c = Conv <pads = [1, 0, 1, 1, 1, 0]> (x, w)", (1, 2, 4, 5, 3), (6, 2, 2, 3, 2)),
+    "one output": ("c = Conv(x, w)", (1, 3, 5, 5), (1, 3, 5, 5)),
+    "one pixel": ("c = Conv(x, w)", (1, 65, 1, 1), (7, 65, 1, 1)),
+    "deep": ("c = Conv(x, w)", (1, 131, 3, 3), (5, 131, 2, 2)),
+    "exactly a tile": ("c = Conv(x, w)", (1, 2, 8, 8), (6, 2, 1, 1)),
+    "a tile and one": ("c = Conv(x, w)", (1, 2, 5, 13), (7, 2, 1, 1)),
+}
+
+PRODUCTS = {
+    "matrix by matrix": ("c = MatMul(x, w)", (7, 5), (5, 11)),
+    "one row": ("c = MatMul(x, w)", (1, 67), (67, 65)),
+    "three rows": ("c = MatMul(x, w)", (3, 5), (5, 63)),
+    "one column": ("c = MatMul(x, w)", (13, 5), (5, 1)),
+    "depth 1": ("c = MatMul(x, w)", (13, 1), (1, 65)),
+    "a tile less one": ("c = MatMul(x, w)", (5, 9), (9, 63)),
+    "exactly tiles": ("c = MatMul(x, w)", (12, 128), (128, 64)),
+    "tiles and one": ("c = MatMul(x, w)", (13, 129), (129, 129)),
+    "a batch": ("c = MatMul(x, w)", (2, 3, 5, 7), (2, 3, 7, 9)),
+    "a batch of left": ("c = MatMul(x, w)", (2, 3, 5, 7), (7, 9)),
+    "a batch of right": ("c = MatMul(x, w)", (5, 7), (2, 7, 9)),
+    "broadcast batches": ("c = MatMul(x, w)", (2, 1, 5, 7), (3, 7, 9)),
+    "matrix by vector": ("c = MatMul(x, w)", (5, 7), (7,)),
+    "vector by matrix": ("c = MatMul(x, w)", (7,), (7, 9)),
+    "Gemm": ("c = Gemm(x, w)", (5, 7), (7, 9)),
+    "Gemm, transposed right": ("c = Gemm <transB = 1> (x, w)", (5, 7), (9, 7)),
+    "Gemm, transposed left": ("c = Gemm <transA = 1> (x, w)", (7, 5), (7, 9)),
+    "Gemm, both, scaled": ("c = Gemm <transA = 1, transB = 1, alpha = 0.5> (x, w)", (7, 5), (9, 7)),
+    "Gemm, one row": ("c = Gemm <transB = 1> (x, w)", (1, 65), (67, 65)),
+}
+
+ROWS = {
+    "softmax": "c = Softmax(x)",
+    "softmax of axis 1": "c = Softmax <axis = 1> (x)",
+    "log softmax": "c = LogSoftmax(x)",
+    "layer normalization": "c = LayerNormalization(x, g, h)",
+    "layer normalization of two axes": "c = LayerNormalization <axis = 1> (x, g2, h2)",
+    "RMS normalization": "c = RMSNormalization(x, g)",
+    "instance normalization": "c = InstanceNormalization(x, gc, hc)",
+    "batch normalization": "c = BatchNormalization(x, gc, hc, hc, vc)",
+    "mean": "c = ReduceMean(x, last)",
+    "sum of all": "c = ReduceSum(x)",
+    "maximum": "c = ReduceMax(x, last)",
+    "norm": "c = ReduceL2(x, middle)",
+    "log of a sum": "c = ReduceLogSumExp(x, last)",
+}
+
+POOLS = {
+    "max": "c = MaxPool <kernel_shape = [3, 2], strides = [2, 1]> (x)",
+    "max, padded": "c = MaxPool <kernel_shape = [3, 3], pads = [1, 0, 1, 2], strides = [2, 2]> (x)",
+    "max, dilated": "c = MaxPool <kernel_shape = [2, 2], dilations = [2, 3]> (x)",
+    "max, rounded up": "c = MaxPool <kernel_shape = [3, 3], strides = [2, 2], ceil_mode = 1> (x)",
+    "average": "c = AveragePool <kernel_shape = [2, 3]> (x)",
+    "average, padded": "c = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (x)",
+    "average, pads counted": "c = AveragePool <kernel_shape = [3, 3], pads = [1, 1, 0, 1], count_include_pad = 1> (x)",
+    "global average": "c = GlobalAveragePool(x)",
+    "global max": "c = GlobalMaxPool(x)",
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolution(name):
+    text, x, w = CONVOLUTIONS[name]
+    batch = Batch()
+    add_all(batch, text, {"x": array(*x)}, {"w": array(*w)})
+    with_bias = text.replace("(x, w)", "(x, w, bias)")
+    add_all(batch, with_bias, {"x": array(*x)}, {"w": array(*w), "bias": array(w[0], seed=3)}, as_inputs=True)
+    batch.check()
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_product(name):
+    text, x, w = PRODUCTS[name]
+    batch = Batch()
+    add_all(batch, text, {"x": array(*x)}, {"w": array(*w)})
+    add_all(batch, text, {"x": array(*x), "w": array(*w)}, {}, as_inputs=True)
+    batch.check()
+
+
+@pytest.mark.parametrize("addend", [(9,), (1,), (), (5, 1), (1, 9), (5, 9)])
+def test_gemm_takes_any_addend(addend):
+    batch = Batch()
+    for text in ("c = Gemm(x, w, z)", "c = Gemm <alpha = 2.0, beta = 0.5> (x, w, z)"):
+        add_all(batch, text, {"x": array(5, 7)}, {"w": array(7, 9), "z": array(*addend, seed=4)})
+    batch.check()
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_rows(name):
+    parameters = {
+        "g": array(7, seed=1),
+        "h": array(7, seed=2),
+        "g2": array(5, 7, seed=1),
+        "h2": array(5, 7, seed=2),
+        "gc": array(5, seed=1),
+        "hc": array(5, seed=2),
+        "vc": np.abs(array(5, seed=3)) + 0.5,
+        "last": np.array([-1]),
+        "middle": np.array([1]),
+    }
+    used = {key: parameters[key] for key in onnx.parser.parse_node(ROWS[name]).input if key in parameters}
+    batch = Batch()
+    for shape in [(3, 5, 7), (1, 5, 7)]:
+        add_all(batch, ROWS[name], {"x": array(*shape)}, used)
+    batch.check()
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pool(name):
+    batch = Batch()
+    add_all(batch, POOLS[name], {"x": array(2, 3, 7, 8)}, {})
+    batch.check()
