@@ -103,7 +103,7 @@ def type_problems(node: Node) -> list[str]:
         text = None if value is None else type_text(value.type)
         if value is None or text is None:
             continue
-        if text not in allowed.get(formal.type_str, [formal.type_str]):
+        if not any(_names(choice, text) for choice in allowed.get(formal.type_str, [formal.type_str])):
             problems.append(f"{node.describe()}: operand {index} ({formal.name}) may not be of type {text}")
         elif formal.is_homogeneous:
             name, other = bound.setdefault(formal.type_str, (value.name, text))
@@ -114,17 +114,20 @@ def type_problems(node: Node) -> list[str]:
     return problems
 
 
+def _names(choice: str, text: str) -> bool:
+    """Whether a type as a schema writes it may be the one of `text`, which may be unknown inside."""
+    return choice == text or ("?" in text and choice.startswith(text.partition("?")[0]))
+
+
 def type_text(kind: Type) -> str | None:
-    """ONNX's name of a type, such as `tensor(float)`; None where it is not known."""
+    """ONNX's name of a type, such as `tensor(float)`, with `?` for what is not known inside; None for no type."""
     match kind:
         case TensorType(dtype=dtype):
             return f"tensor({_element_name(dtype)})"
         case SequenceType(element=element):
-            inner = type_text(element)
-            return None if inner is None else f"seq({inner})"
+            return f"seq({type_text(element) or '?'})"
         case OptionalType(element=element):
-            inner = type_text(element)
-            return None if inner is None else f"optional({inner})"
+            return f"optional({type_text(element) or '?'})"
         case _:
             return None
 

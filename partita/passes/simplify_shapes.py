@@ -56,7 +56,7 @@ def _bound_symbols(graph: Graph) -> set[str]:
 
 def _is_final(graph: Graph, node: Node) -> bool:
     """A node that says already what is known, or that carries the name of an output."""
-    if node.op_type == "Dims" and node.domain == DOMAIN:
+    if node.op_type in ("Dims", "Observe") and node.domain == DOMAIN:
         return True
     return node.op_type == "Identity" and graph.is_output(node.output)
 
