@@ -109,6 +109,7 @@ class RegionSource:
         self._names = Names()
         self.constants: dict[str, str] = {}  # table entries used so far -> members of the state
         self._constant_types: dict[str, str] = {}
+        self._reserved: dict[int, PlannedBuffer] = {}
 
     @property
     def function(self) -> Function:
@@ -140,10 +141,25 @@ class RegionSource:
         number = self.plan.workspace_of[node]  # type: ignore[index]
         return self._memory(number, self.plan.buffers[number])
 
+    def workspace_bytes(self, node: object) -> str:
+        """The size of that memory, as a C expression."""
+        return self.size(self.plan.buffers[self.plan.workspace_of[node]].bytes)  # type: ignore[index]
+
     def _memory(self, number: int, buffer: PlannedBuffer) -> str:
         if buffer.storage is Storage.HEAP:
+            self._reserved[number] = buffer
             return f"heap_{number}"
         return f"call->arena + {buffer.offset}" if buffer.offset >= 0 else f"call->arena + call->offsets[{number}]"
+
+    def reservations(self) -> list[str]:
+        """Statements that get the memory whose size data decided: to come first, asked for last."""
+        lines = []
+        for number, buffer in self._reserved.items():
+            lines.append(
+                f"    char *heap_{number} = call->services->reserve(call, {number}, {self.size(buffer.bytes)});"
+            )
+            lines += [f"    if (!heap_{number})", "        return PARTITA_ERROR_MEMORY;"]
+        return lines
 
     def size(self, dim: Dim) -> str:
         """A dimension as a C expression; symbols are read from `call->extents`."""

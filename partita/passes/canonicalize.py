@@ -25,10 +25,11 @@ from partita.errors import ModelError, PartitaError
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
-from partita.ir.operators import definition
+from partita.ir.operators import definition, known
 from partita.ir.operators.control_flow import bodies, chosen_branch, enter
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline
+from partita.ir.types import TensorType
 
 
 def canonicalize(graph: Graph) -> bool:
@@ -90,8 +91,28 @@ def _upgrade(graph: Graph, node: Node) -> bool:
         enter(node)
         for body in bodies(node).values():
             changed |= _canonicalize(body)
+    values = _sized_by_data(graph, node)
+    if values is not None:
+        graph.replace_node(node, values)
+        return True
     infer_node(node)
     problems = type_problems(node)
     if problems:
         raise ModelError("\n".join(problems))
     return changed
+
+
+def _sized_by_data(graph: Graph, node: Node) -> list[Value] | None:
+    """What takes the place of a node's outputs where an operand that shapes them depends on the inputs."""
+    operator = definition(node)
+    if operator is None or operator.sized_by_data is None:
+        return None
+    shaping = [node.input(index) for index in operator.structure]
+    if all(value is None or _is_empty(value) or known(value) is not None for value in shaping):
+        return None
+    result = operator.sized_by_data(Builder(graph, node.name), node)
+    return [result] if isinstance(result, Value) else list(result)
+
+
+def _is_empty(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.shape == (0,)

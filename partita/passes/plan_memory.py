@@ -18,6 +18,7 @@ from typing import Protocol
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.internal import is_observation
 from partita.ir.region import Region, regions
 from partita.ir.types import TensorType
 from partita.runtime import Storage
@@ -135,14 +136,15 @@ class _Planner:
         for index, value in enumerate(self.graph.outputs):
             number = len(self.graph.inputs) + index
             root = self._find(value)
-            storage = Storage.HEAP if self._depends_on_data(value) else Storage.ARGUMENT
-            buffers.setdefault(root, PlannedBuffer(storage, _bytes(value), -1, len(steps), number))
+            storage = Storage.ARENA if self._depends_on_data(value) else Storage.ARGUMENT
+            storage = Storage.HEAP if self._depends_on_data(root) else storage
+            buffers.setdefault(root, PlannedBuffer(storage, _bytes(root), -1, len(steps), number))
         for step, (region, node) in enumerate(steps):
             for value in (*node.outputs, *node.operands):
                 root = self._find(value)
                 if root not in buffers:
-                    storage = Storage.HEAP if self._depends_on_data(value) else Storage.ARENA
-                    buffers[root] = PlannedBuffer(storage, _bytes(value), step, step)
+                    storage = Storage.HEAP if self._depends_on_data(root) else Storage.ARENA
+                    buffers[root] = PlannedBuffer(storage, _bytes(root), step, step)
                 buffers[root].last = max(buffers[root].last, step)
             self._add_workspace(step, region, node)
         for root, buffer in buffers.items():
@@ -163,7 +165,8 @@ class _Planner:
         if dims.is_static(size) and size == 0:
             return
         self.result.workspace_of[node] = len(self.result.buffers)
-        self.result.buffers.append(PlannedBuffer(Storage.ARENA, size, step, step))
+        storage = Storage.HEAP if self._is_hidden(size) else Storage.ARENA
+        self.result.buffers.append(PlannedBuffer(storage, size, step, step))
 
     def _keep_across_regions(self, steps: list[tuple[Region, Node]]) -> None:
         """What a region reads or hands out is alive throughout the region: another backend orders its own nodes."""
@@ -183,7 +186,10 @@ class _Planner:
     def _depends_on_data(self, value: Value) -> bool:
         if not isinstance(value.type, TensorType) or value.type.shape is None:
             return True
-        return any(name in self.result.data_dependent for dim in value.shape for name in dims.symbols_of(dim))
+        return any(map(self._is_hidden, value.shape))
+
+    def _is_hidden(self, dim: Dim) -> bool:
+        return any(name in self.result.data_dependent for name in dims.symbols_of(dim))
 
     # ------------------------------------------------------------------ sharing and placing
 
@@ -197,6 +203,8 @@ class _Planner:
                     continue
                 if any(self.result.buffer_of.get(value) == old for value in region.body.inputs):
                     continue  # a region called alone is given inputs and outputs of the caller's
+                if len({value for value in node.operands if self.result.buffer_of[value] == old}) > 1:
+                    continue  # it also reads the operand as a view, in an order of its own
                 if before.last == step and after.first == step and dims.same(before.bytes, after.bytes):
                     before.last = after.last
                     after.first, after.last, after.bytes, after.offset = 0, -1, 0, 0  # nobody's any more
@@ -232,6 +240,8 @@ def _symbols(graph: Graph, all_regions: Sequence[Region]) -> tuple[str, ...]:
     for value in (*graph.inputs, *(value for body in bodies for value in body.values())):
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         found.update((name, None) for dim in shape or () for name in dims.symbols_of(dim))
+    for node in (node for body in bodies for node in body.nodes if is_observation(node)):
+        found.update((name, None) for name in node.attributes["symbols"])
     return tuple(found)
 
 

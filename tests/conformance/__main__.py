@@ -23,7 +23,8 @@ def main() -> None:
     outcomes = workers.run(names, options.target)
     for outcome in outcomes.values():
         if outcome.status != workers.PASSED:
-            print(f"{outcome.status} {outcome.name}: {outcome.detail[: 4000 if options.v else 200]}")
+            text = outcome.detail if options.v else ", ".join(report.missing(outcome.detail)) or outcome.detail[:160]
+            print(f"{outcome.status} {outcome.name}: {text}")
     print(report.counts(outcomes.values()), f"in {time.monotonic() - start:.0f} s")
     if options.update and not options.k and not options.target:
         report.EXPECTED.write_text(report.expected_text(outcomes))

@@ -1,4 +1,4 @@
-"""Whether outputs are what a case wants: the suite's own rule (element type, shape, tolerance), and lengths of lists."""
+"""Whether outputs are what a case wants: the suite's rule (element type, shape, tolerance), and lengths of lists."""
 
 from __future__ import annotations
 

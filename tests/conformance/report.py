@@ -37,8 +37,8 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
     lines = [
         "# Conformance",
         "",
-        f"The ONNX backend suite on the `cpu` backend, made by `{COMMAND}`. Each case is compared at its own tolerance,",
-        "element types and shapes included.",
+        f"The ONNX backend suite on the `cpu` backend, made by `{COMMAND}`. Each case is compared at its",
+        "own tolerance, element types and shapes included.",
         "",
         "| cases | passed | of these by bind time alone | failed | unsupported |",
         "|---|---|---|---|---|",
@@ -48,7 +48,9 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
         "NumPy, and no generated code runs.",
     ]
     failed = {o.name: _short(o.detail) for o in outcomes.values() if o.status == FAILED}
-    unsupported = {o.name: ", ".join(missing(o.detail)) for o in outcomes.values() if o.status == UNSUPPORTED}
+    unsupported = {
+        o.name: ", ".join(missing(o.detail)) or "other" for o in outcomes.values() if o.status == UNSUPPORTED
+    }
     engine = {o.name: "" for o in outcomes.values() if o.status == PASSED and o.engine}
     lines += _section("Failed", failed) + _section("Unsupported, by operator", unsupported)
     lines += _section("Passed by bind time alone", engine)
@@ -70,7 +72,7 @@ def _section(title: str, reasons: Mapping[str, str]) -> list[str]:
 def missing(detail: str) -> list[str]:
     """The operators that an UnsupportedOperatorError names."""
     found = re.findall(r"^node .*? \((\w+), domain ([\w.]+), opset", detail, re.MULTILINE)
-    return sorted({name if domain == "ai.onnx" else f"{domain}.{name}" for name, domain in found}) or ["other"]
+    return sorted({name if domain == "ai.onnx" else f"{domain}.{name}" for name, domain in found})
 
 
 def _short(detail: str) -> str:

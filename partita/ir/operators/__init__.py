@@ -3,6 +3,7 @@
 from partita.ir.operators import (
     contraction,
     control_flow,
+    dynamic,
     elementwise,
     indexing,
     internal,
@@ -24,6 +25,7 @@ __all__ = [
     "control_flow",
     "definition",
     "definitions",
+    "dynamic",
     "elementwise",
     "indexing",
     "internal",

@@ -148,6 +148,8 @@ def _trip_count(node: Node, body: Graph) -> Dim | None:
     content = known(limit) if limit is not None and _is_small(limit) else None
     unending = condition is None or (_is_small(condition) and bool(_item(condition)))
     again = body.outputs[0]
+    while again.producer is not None and again.producer.op_type == "Identity":
+        again = again.producer.operand(0)
     if content is None or not unending or not (again is body.inputs[1] or (_is_small(again) and bool(_item(again)))):
         return None
     return dims.maximum(content.item(), 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from partita.ir import dims
+from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, compute, literal, select, size
-from partita.ir.graph import Graph, Node
-from partita.ir.operators.registry import Known, computes, infers, propagates
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.registry import Known, computes, infers, operator, propagates
 from partita.ir.types import DType, Type
 
 DOMAIN = "partita"
@@ -47,3 +49,32 @@ def body_types(node: Node) -> list[Type]:
     """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""
     body: Graph = node.attributes["body"]
     return [output.type for output in body.outputs]
+
+
+@infers("Observe", domain=DOMAIN)
+def observed_types(node: Node) -> Type:
+    """Sizes that data decides: the elements of an int64 tensor of rank 0 or 1 become the dimensions `symbols`. The
+    result is the operand again; whatever is shaped by the symbols reads it, and so comes after. With a second operand,
+    a boolean scalar, a run fails with `message` unless it holds."""
+    return node.operand(0).type
+
+
+@propagates("Observe", domain=DOMAIN)
+def observed_symbols(node: Node) -> Known:
+    result = np.empty(len(node.attributes["symbols"]), dtype=object)
+    result[:] = [dims.symbol(name) for name in node.attributes["symbols"]]
+    return result.reshape(node.output.shape)
+
+
+operator("Observe", DOMAIN).is_view = True
+
+
+def is_observation(node: Node) -> bool:
+    return node.domain == DOMAIN and node.op_type == "Observe"
+
+
+def observe(build: Builder, sizes: Value, valid: Value | None = None, message: str = "") -> Value:
+    """`sizes`, an int64 tensor of known shape, as dimensions of their own."""
+    symbols = tuple(f"{sizes.name}[{n}]" for n in range(dims.product(sizes.shape)))
+    operands = [sizes] if valid is None else [sizes, valid]
+    return build("Observe", *operands, domain=DOMAIN, symbols=symbols, message=message)

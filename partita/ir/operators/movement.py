@@ -365,6 +365,9 @@ def wrapped_around(index: Expr, dim: Dim) -> Expr:
     return call("mod", index, size(dim))
 
 
+PLACES = {"reflect": reflected, "edge": clamped, "wrap": wrapped_around}
+
+
 @computes("Pad")
 def pad(node: Node) -> Computation:
     x = node.operand(0)
@@ -390,8 +393,7 @@ def pad(node: Node) -> Computation:
                 within = (source[n] >= 0) & (source[n] < size(x.shape[n]))
                 inside = within if inside is None else inside & within
             return load(x, *source) if inside is None else select(inside, load(x, *source), value)
-        places = {"reflect": reflected, "edge": clamped, "wrap": wrapped_around}
-        return load(x, *(places[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
+        return load(x, *(PLACES[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
 
     return compute(shape, body)
 

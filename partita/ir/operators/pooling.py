@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -26,8 +24,8 @@ from partita.ir.expression import (
 from partita.ir.graph import Node
 from partita.ir.operators.contraction import inside, sources, window
 from partita.ir.operators.movement import linear_index
-from partita.ir.operators.reduction import reduced
-from partita.ir.operators.registry import computes, operator, upgrades
+from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
+from partita.ir.operators.registry import computes, upgrades
 from partita.ir.types import DType
 
 
@@ -113,34 +111,20 @@ def _covered(view: object, axis: int, out: Expr, dim: dims.Dim, include: bool) -
     return end - before
 
 
-Finish = Callable[[Expr, Expr], Expr]
+@computes("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
+def global_pool(node: Node) -> Computation:
+    """One value for each channel of each sample."""
+    x = node.operand(0)
+    kinds = {"GlobalAveragePool": MEAN, "GlobalMaxPool": MAX}
+    kind = kinds.get(node.op_type) or _power_mean(node.attributes.get("p", 2))
+    return reduced(x, tuple(range(2, len(x.shape))), True, kind)
 
 
-def _global_pool(name: str, combine: str, initial: Callable[[DType], float | int], finish: Finish) -> None:
-    def compute_(node: Node) -> Computation:
-        x = node.operand(0)
-        axes = tuple(range(2, len(x.shape)))
-        return reduced(x, axes, True, combine, initial(x.tensor.dtype), finish=finish)
-
-    operator(name).compute = compute_
-
-
-_global_pool("GlobalAveragePool", "sum", lambda dtype: 0, lambda total, count: total / count)
-_global_pool("GlobalMaxPool", "max", lowest, lambda total, count: total)
-
-
-@computes("GlobalLpPool")
-def global_lp_pool(node: Node) -> Computation:
-    x, p = node.operand(0), node.attributes.get("p", 2)
-    axes = tuple(range(2, len(x.shape)))
-
-    def power(e: Expr) -> Expr:
-        return e * e if p == 2 else call("pow", call("abs", e), float(p))
-
-    def root(total: Expr, count: Expr) -> Expr:
-        return call("sqrt", total) if p == 2 else call("pow", total, 1 / p)
-
-    return reduced(x, axes, True, "sum", 0, power, root)
+def _power_mean(p: int) -> Reduction:
+    if p == 2:
+        return REDUCTIONS["ReduceL2"]
+    power = lambda e: call("pow", call("abs", e), float(p))  # noqa: E731
+    return Reduction("sum", lambda dtype: 0, power, lambda total, count: call("pow", total, 1 / p))
 
 
 @computes("LpPool")

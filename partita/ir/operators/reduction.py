@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from partita.ir import dims
 from partita.ir.expression import (
@@ -18,11 +19,13 @@ from partita.ir.expression import (
     load,
     lowest,
     reduce,
+    replace_indices,
+    select,
     size,
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_to_input
-from partita.ir.operators.registry import computes, ints, normalized_axes, normalized_axis, operator, required
+from partita.ir.operators.registry import computes, ints, normalized_axes, normalized_axis, required
 from partita.ir.types import DType
 
 Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of elements) -> the result
@@ -31,56 +34,92 @@ Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of eleme
 def reduced_axes(node: Node) -> tuple[int, ...]:
     """The axes of a Reduce operator; none given means all, or none with `noop_with_empty_axes`."""
     rank = len(node.operand(0).shape)
-    given = ints(required(node, 1)) if node.input(1) is not None else ()
+    axes = node.input(1)
+    given = () if axes is None or dims.same(dims.product(axes.shape), 0) else ints(required(node, 1))
     if given:
         return normalized_axes(node, given, rank)
     return () if node.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
 
 
-def reduced(
-    x: Value,
-    axes: tuple[int, ...],
-    keep: bool,
-    combine: str,
-    initial: float | int | bool,
-    element: Callable[[Expr], Expr] = lambda e: e,
-    finish: Finish = lambda total, count: total,
-) -> Computation:
-    """`element` of every entry combined over `axes`, then `finish`ed."""
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """`element` of every entry combined from `initial` (of the entries' type) on, then `finish`ed."""
+
+    combine: str
+    initial: Callable[[DType], float | int | bool]
+    element: Callable[[Expr], Expr] = lambda e: e
+    finish: Finish = lambda total, count: total
+
+    def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
+        """The reduction of `entry` over `axes`."""
+        body = self.element(entry)
+        total = reduce(self.combine, axes, body, self.initial(entry.dtype)) if axes else body
+        return self.finish(total, cast(size(dims.product(axis.extent for axis in axes)), total.dtype))
+
+
+class LogSumExp(Reduction):
+    """log(sum(exp(x))), without overflow: the largest entry goes out of the sum."""
+
+    def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
+        if not axes:
+            return entry
+        largest = reduce("max", axes, entry, lowest(entry.dtype))
+        shift = select(call("isinf", largest), 0, largest)
+        again = [Axis(axis.name, axis.extent) for axis in axes]
+        other = replace_indices(entry, dict(zip(axes, map(Index, again), strict=True)))
+        return call("log", reduce("sum", again, call("exp", other - shift), 0)) + shift
+
+
+def reduced(x: Value, axes: tuple[int, ...], keep: bool, kind: Reduction) -> Computation:
+    """A reduction of `x` over `axes`."""
     inner = {axis: Axis(f"k{axis}", x.shape[axis]) for axis in axes}
     outer = {n: Axis(f"i{n}", 1 if n in axes else dim) for n, dim in enumerate(x.shape)}
     place = [Index(inner[n] if n in axes else outer[n]) for n in range(len(x.shape))]
-    body = element(load(x, *place))
-    total = reduce(combine, list(inner.values()), body, initial) if axes else body
-    count = cast(size(dims.product(axis.extent for axis in inner.values())), total.dtype)
     kept = [axis for n, axis in outer.items() if keep or n not in axes]
-    return Computation(tuple(kept), finish(total, count))
+    return Computation(tuple(kept), kind.apply(load(x, *place), list(inner.values())))
 
 
-def _reduction(
-    name: str,
-    combine: str,
-    initial: Callable[[DType], float | int | bool],
-    element: Callable[[Expr], Expr] = lambda e: e,
-    finish: Finish = lambda total, count: total,
-) -> None:
-    def compute(node: Node) -> Computation:
-        keep = bool(node.attributes.get("keepdims", 1))
-        x = node.operand(0)
-        return reduced(x, reduced_axes(node), keep, combine, initial(x.tensor.dtype), element, finish)
-
-    operator(name).compute = compute
+def _zero(dtype: DType) -> int:
+    return 0
 
 
-_reduction("ReduceSum", "sum", lambda dtype: 0)
-_reduction("ReduceProd", "prod", lambda dtype: 1)
-_reduction("ReduceMax", "max", lambda dtype: False if dtype is DType.BOOL else lowest(dtype))
-_reduction("ReduceMin", "min", lambda dtype: True if dtype is DType.BOOL else highest(dtype))
-_reduction("ReduceMean", "sum", lambda dtype: 0, finish=lambda total, count: total / count)
-_reduction("ReduceL1", "sum", lambda dtype: 0, lambda e: call("abs", e))
-_reduction("ReduceSumSquare", "sum", lambda dtype: 0, lambda e: e * e)
-_reduction("ReduceL2", "sum", lambda dtype: 0, lambda e: e * e, lambda total, count: call("sqrt", total))
-_reduction("ReduceLogSum", "sum", lambda dtype: 0, finish=lambda total, count: call("log", total))
+MAX = Reduction("max", lambda dtype: False if dtype is DType.BOOL else lowest(dtype))
+MEAN = Reduction("sum", _zero, finish=lambda total, count: total / count)
+
+REDUCTIONS = {
+    "ReduceSum": Reduction("sum", _zero),
+    "ReduceProd": Reduction("prod", lambda dtype: 1),
+    "ReduceMax": MAX,
+    "ReduceMin": Reduction("min", lambda dtype: True if dtype is DType.BOOL else highest(dtype)),
+    "ReduceMean": MEAN,
+    "ReduceL1": Reduction("sum", _zero, lambda e: call("abs", e)),
+    "ReduceSumSquare": Reduction("sum", _zero, lambda e: e * e),
+    "ReduceL2": Reduction("sum", _zero, lambda e: e * e, lambda total, count: call("sqrt", total)),
+    "ReduceLogSum": Reduction("sum", _zero, finish=lambda total, count: call("log", total)),
+    "ReduceLogSumExp": LogSumExp("sum", _zero),
+}
+
+
+@computes(*REDUCTIONS)
+def reduce_operator(node: Node) -> Computation:
+    keep = bool(node.attributes.get("keepdims", 1))
+    return reduced(node.operand(0), reduced_axes(node), keep, REDUCTIONS[node.op_type])
+
+
+@computes("CumSum", "CumProd")
+def cumulative(node: Node) -> Computation:
+    """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
+    x = node.operand(0)
+    axis = normalized_axis(node, required(node, 1).item(), len(x.shape))
+    strict, backward = node.attributes.get("exclusive", 0), node.attributes.get("reverse", 0)
+    is_sum = node.op_type == "CumSum"
+    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(x.shape)]
+    inner = Axis(f"k{axis}", x.shape[axis])
+    place, current = Index(inner), Index(outer[axis])
+    low, high = (current, place) if backward else (place, current)
+    element = load(x, *(place if n == axis else Index(a) for n, a in enumerate(outer)))
+    term = select(low < high if strict else low <= high, element, 0 if is_sum else 1)
+    return Computation(tuple(outer), reduce("sum" if is_sum else "prod", [inner], term, 0 if is_sum else 1))
 
 
 @computes("ArgMax", "ArgMin")

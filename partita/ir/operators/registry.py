@@ -6,6 +6,8 @@ A definition gives any of
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
 - `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
 - `upgrades`: the steps from older opsets' meanings to the newest one;
+- `sized_by_data`: the operator in terms of others and of observed sizes, for operands that are expected to be known
+  but depend on the inputs;
 - `is_view`: the first output is the first operand under another shape, so that no data need move.
 """
 
@@ -42,6 +44,8 @@ class Operator:
     decompose: Decompose | None = None
     propagate: Propagate | None = None
     upgrades: list[tuple[int, Upgrade]] = field(default_factory=list)
+    structure: tuple[int, ...] = ()
+    sized_by_data: Decompose | None = None
     is_view: bool = False
 
     def computations(self, node: Node) -> tuple[Computation, ...]:
@@ -115,6 +119,18 @@ def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], 
             steps = operator(name, domain).upgrades
             steps.append((before, function))
             steps.sort(key=lambda step: step[0])
+        return function
+
+    return register
+
+
+def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Decompose], Decompose]:
+    """Declares what nodes become whose `operands`, which shape the result, are not known when compiling."""
+
+    def register(function: Decompose) -> Decompose:
+        for name in names:
+            operator(name).structure = tuple(operands)
+            operator(name).sized_by_data = function
         return function
 
     return register

@@ -1,0 +1,306 @@
+"""Operators whose result is shaped by data: the sizes are computed, observed, and then known by name.
+
+What follows an observation is an ordinary node with symbolic dimensions. Where the operator's own form says more than
+sizes (a negative start, a step), its counterpart in the domain `partita` reads that from memory while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from partita.ir import dims
+from partita.ir.builder import Builder
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal, cast, compute, load, select, size
+from partita.ir.graph import Node, Value
+from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.movement import PLACES
+from partita.ir.operators.reduction import REDUCTIONS
+from partita.ir.operators.registry import computes, ints, required, sized_by_data
+from partita.ir.types import DType
+
+INT64 = DType.INT64
+
+
+# ---------------------------------------------------------------------- small vectors of sizes, as nodes
+
+
+def shape_vector(build: Builder, value: Value) -> Value:
+    return build("Shape", value)
+
+
+def wide(build: Builder, value: Value) -> Value:
+    """Integers as int64."""
+    return value if value.tensor.dtype is INT64 else build("Cast", value, to=INT64.onnx)
+
+
+def flat(build: Builder, value: Value) -> Value:
+    """A vector of what may be a scalar."""
+    return value if value.shape else build("Unsqueeze", value, build.ints([0]))
+
+
+def from_front(build: Builder, axes: Value, rank: int) -> Value:
+    """Axes counted from the front."""
+    axes = flat(build, wide(build, axes))
+    return build("Where", build("Less", axes, build.ints([0])), build("Add", axes, build.ints([rank])), axes)
+
+
+def is_among(build: Builder, axes: Value, rank: int) -> Value:
+    """Matrix [axes, rank] of whether an axis given is the one at that place, as 0 and 1."""
+    places = build.ints(range(rank))
+    match = build("Equal", build("Unsqueeze", from_front(build, axes, rank), build.ints([1])), places)
+    return build("Cast", match, to=INT64.onnx)
+
+
+def flags(build: Builder, axes: Value, rank: int) -> Value:
+    """Vector [rank] of whether each axis is among `axes`, as 0 and 1."""
+    return build("ReduceMax", is_among(build, axes, rank), build.ints([0]), keepdims=0)
+
+
+def spread(build: Builder, content: Value, match: Value, default: Value) -> Value:
+    """What is given for some axes as a vector for all of them; see `is_among`."""
+    column = build("Unsqueeze", flat(build, wide(build, content)), build.ints([1]))
+    given = build("ReduceSum", build("Mul", match, column), build.ints([0]), keepdims=0)
+    touched = build("ReduceMax", match, build.ints([0]), keepdims=0)
+    return build("Where", build("Cast", touched, to=DType.BOOL.onnx), given, default)
+
+
+def before_each(build: Builder, vector: Value) -> Value:
+    """Sums of the elements before each one."""
+    return build("CumSum", vector, build.constant(0, INT64), exclusive=1)
+
+
+def compacted(build: Builder, content: Value, keep: Value, count: int) -> Value:
+    """The `count` elements of `content` where `keep` is 1, in order."""
+    places = build("Unsqueeze", build.ints(range(count)), build.ints([1]))
+    chosen = build("Cast", build("Equal", before_each(build, keep), places), to=INT64.onnx)
+    return build("ReduceSum", build("Mul", build("Mul", chosen, keep), content), build.ints([1]), keepdims=0)
+
+
+def is_zero(build: Builder, value: Value) -> Value:
+    return build("Equal", value, build.scalar(0, value))
+
+
+def is_negative(build: Builder, value: Value) -> Value:
+    return build("Less", value, build.scalar(0, value))
+
+
+def everywhere(build: Builder, condition: Value) -> Value:
+    return build("ReduceMin", condition, keepdims=0)
+
+
+def viewed(build: Builder, value: Value, sizes: Value) -> Value:
+    """`value` under a shape that is computed; a run fails where it holds another number of elements."""
+    total = build("ReduceProd", sizes, keepdims=0)
+    same = build("Equal", total, build("Size", value))
+    shape = observe(build, sizes, same, "the shape does not hold the elements of the operand")
+    return build("Reshape", value, shape, allowzero=1)
+
+
+# ---------------------------------------------------------------------- shapes
+
+
+@sized_by_data("Reshape", operands=[1])
+def reshape(build: Builder, node: Node) -> Value:
+    x, shape = node.operand(0), wide(build, node.operand(1))
+    rank, source = shape.shape[0], shape_vector(build, x)
+    if not node.attributes.get("allowzero", 0):
+        kept = [n if n < len(x.shape) else 0 for n in range(rank)]
+        copied = build("Gather", source, build.ints(kept)) if x.shape else build.ints([0] * rank)
+        shape = build("Where", is_zero(build, shape), copied, shape)
+    wild = is_negative(build, shape)
+    rest = build("ReduceProd", build("Where", wild, build.ints([1]), shape), keepdims=0)
+    left = build("Div", build("Size", x), rest)
+    return viewed(build, x, build("Where", wild, left, shape))
+
+
+@sized_by_data("Unsqueeze", operands=[1])
+def unsqueeze(build: Builder, node: Node) -> Value:
+    x = node.operand(0)
+    rank = len(x.shape) + dims.product(node.operand(1).shape)
+    fresh = flags(build, node.operand(1), rank)
+    old = build("Sub", build.ints([1]), fresh)
+    sizes = build("Concat", shape_vector(build, x), build.ints([1]), axis=0)
+    moved = build("Gather", sizes, before_each(build, old))
+    return viewed(build, x, build("Where", build("Cast", fresh, to=DType.BOOL.onnx), build.ints([1]), moved))
+
+
+@sized_by_data("Squeeze", operands=[1])
+def squeeze(build: Builder, node: Node) -> Value:
+    x = node.operand(0)
+    rank = len(x.shape)
+    kept = build("Sub", build.ints([1]), flags(build, node.operand(1), rank))
+    count = rank - dims.product(node.operand(1).shape)
+    return viewed(build, x, compacted(build, shape_vector(build, x), kept, count))
+
+
+@sized_by_data("Expand", operands=[1])
+def expand(build: Builder, node: Node) -> Value:
+    x, shape = node.operand(0), wide(build, node.operand(1))
+    rank = max(len(x.shape), shape.shape[0])
+
+    def padded(vector: Value, own: int) -> Value:
+        return vector if own == rank else build("Concat", build.ints([1] * (rank - own)), vector, axis=0)
+
+    mine, other = padded(shape_vector(build, x), len(x.shape)), padded(shape, shape.shape[0])
+    sizes = build("Where", build("Equal", mine, build.ints([1])), other, mine)
+    fits = build("Or", build("Equal", other, sizes), build("Equal", other, build.ints([1])))
+    target = observe(build, sizes, everywhere(build, fits), "the shapes do not broadcast")
+    return build("Expand", x, target)
+
+
+def _observed(*names: str, operand: int) -> None:
+    """Operators that take sizes as they are."""
+
+    def rule(build: Builder, node: Node) -> Sequence[Value]:
+        operands = list(node.inputs)
+        operands[operand] = observe(build, wide(build, node.operand(operand)))
+        return build.node(node.op_type, *operands, outputs=len(node.outputs), **node.attributes)
+
+    sized_by_data(*names, operands=[operand])(rule)
+
+
+_observed("Tile", operand=1)
+_observed("ConstantOfShape", operand=0)
+
+
+@sized_by_data("Range", operands=[0, 1, 2])
+def range_operator(build: Builder, node: Node) -> Value:
+    start, limit, delta = node.operands
+    span = build("Sub", limit, start)
+    if start.tensor.dtype.is_float:
+        steps = build("Ceil", build("Div", build("Cast", span, to=11), build("Cast", delta, to=11)))
+        count = build("Cast", steps, to=INT64.onnx)
+    else:
+        count = _steps(build, wide(build, span), wide(build, delta))
+    sizes = observe(build, build("Max", count, build.scalar(0, count)))
+    return build("Range", start, delta, sizes, domain=DOMAIN)
+
+
+def _steps(build: Builder, span: Value, step: Value) -> Value:
+    """How many steps fit into a span, rounded up; not above 0 where they lead away from its end."""
+    return build("Div", build("Add", span, build("Sub", step, build("Sign", step))), step)
+
+
+@computes("Range", domain=DOMAIN)
+def sized_range(node: Node) -> Computation:
+    start, delta = load(node.operand(0)), load(node.operand(1))
+    return compute(ints(required(node, 2)), lambda i: start + cast(i, start.dtype) * delta)
+
+
+# ---------------------------------------------------------------------- windows of a tensor
+
+
+@sized_by_data("Slice", operands=[1, 2, 3, 4])
+def slice_operator(build: Builder, node: Node) -> Value:
+    x = node.operand(0)
+    rank, count = len(x.shape), dims.product(node.operand(1).shape)
+    sizes = shape_vector(build, x)
+    match = is_among(build, node.input(3) or build.ints(range(count)), rank)
+    step = spread(build, node.input(4) or build.ints([1] * count), match, build.ints([1]))
+    backward = is_negative(build, step)
+    last = build("Where", backward, build("Sub", sizes, build.ints([1])), sizes)
+
+    def bound(content: Value, default: Value, low: Value) -> Value:
+        given = spread(build, content, match, default)
+        given = build("Where", is_negative(build, given), build("Add", given, sizes), given)
+        return build("Min", build("Max", given, low), last)
+
+    start = bound(node.operand(1), build.ints([0]), build.ints([0]))
+    end = bound(node.operand(2), sizes, build("Where", backward, build.ints([-1]), build.ints([0])))
+    steps = _steps(build, build("Sub", end, start), step)
+    return build("Slice", x, start, step, observe(build, build("Max", steps, build.ints([0]))), domain=DOMAIN)
+
+
+@computes("Slice", domain=DOMAIN)
+def strided_window(node: Node) -> Computation:
+    """Elements `start + index * step`, for sizes that are known."""
+    x, start, step = node.operand(0), node.operand(1), node.operand(2)
+    return compute(
+        ints(required(node, 3)),
+        lambda *i: load(x, *(load(start, n) + index * load(step, n) for n, index in enumerate(i))),
+    )
+
+
+@sized_by_data("Pad", operands=[1, 3])
+def pad(build: Builder, node: Node) -> Value:
+    x = node.operand(0)
+    rank = len(x.shape)
+    count = dims.product(node.operand(1).shape) // 2
+    match = is_among(build, node.input(3) or build.ints(range(count)), rank)
+    halves = build("Reshape", wide(build, node.operand(1)), build.ints([2, count]))
+    before, after = (
+        spread(build, build("Gather", halves, build.constant(half, INT64)), match, build.ints([0])) for half in (0, 1)
+    )
+    total = build("Add", build("Add", shape_vector(build, x), before), after)
+    sizes = observe(build, build("Max", total, build.ints([0])))
+    mode = node.attributes.get("mode", "constant")
+    return build("Pad", x, before, sizes, node.input(2), domain=DOMAIN, mode=mode)
+
+
+@computes("Pad", domain=DOMAIN)
+def shifted_window(node: Node) -> Computation:
+    """Elements `index - before`; what lies outside is as `mode` says."""
+    x, before, fill, mode = node.operand(0), node.operand(1), node.input(3), node.attributes["mode"]
+
+    def body(*i: Expr) -> Expr:
+        source = [index - load(before, n) for n, index in enumerate(i)]
+        if mode != "constant":
+            return load(x, *(PLACES[mode](index, dim) for index, dim in zip(source, x.shape, strict=True)))
+        value = Literal(0, x.tensor.dtype) if fill is None else load(fill, *([0] * len(fill.shape)))
+        result: Expr = load(x, *source)
+        for index, dim in zip(source, x.shape, strict=True):
+            result = select((index >= 0) & (index < size(dim)), result, value)
+        return result
+
+    return compute(ints(required(node, 2)), body)
+
+
+# ---------------------------------------------------------------------- reductions over axes from data
+
+
+@sized_by_data(*REDUCTIONS, operands=[1])
+def reduce_operator(build: Builder, node: Node) -> Value:
+    """Each axis becomes two, one that is reduced and one that is kept; one of both has size 1."""
+    x, axes = node.operand(0), node.operand(1)
+    rank = len(x.shape)
+    sizes, one = shape_vector(build, x), build.ints([1])
+    chosen = flags(build, axes, rank)
+    is_reduced = build("Cast", chosen, to=DType.BOOL.onnx)
+    inner = observe(build, build("Where", is_reduced, sizes, one))
+    outer = observe(build, build("Where", is_reduced, one, sizes))
+    result = build("Reduce", x, inner, outer, domain=DOMAIN, operator=node.op_type)
+    if node.attributes.get("keepdims", 1):
+        return result
+    kept = build("Sub", one, chosen)
+    return viewed(build, result, compacted(build, sizes, kept, rank - dims.product(axes.shape)))
+
+
+@computes("Reduce", domain=DOMAIN)
+def split_reduction(node: Node) -> Computation:
+    x = node.operand(0)
+    inner = [Axis(f"k{n}", dim) for n, dim in enumerate(ints(required(node, 1)))]
+    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(ints(required(node, 2)))]
+    place = [Index(o) + Index(k) for o, k in zip(outer, inner, strict=True)]
+    kind = REDUCTIONS[node.attributes["operator"]]
+    return Computation(tuple(outer), kind.apply(load(x, *place), inner))
+
+
+def split_at_axis(build: Builder, x: Value, axis: Value) -> tuple[Value, Value]:
+    """`x` as [before, axis, after] for an axis from data, and the sizes of `x`."""
+    rank = len(x.shape)
+    sizes, places = shape_vector(build, x), build.ints(range(rank))
+    place = from_front(build, axis, rank)
+    ones = build.ints([1])
+    parts = [
+        build("ReduceProd", build("Where", build(name, places, place), sizes, ones), build.ints([0]))
+        for name in ("Less", "Equal", "Greater")
+    ]
+    return viewed(build, x, build("Concat", *parts, axis=0)), sizes
+
+
+@sized_by_data("CumSum", "CumProd", operands=[1])
+def cumulative(build: Builder, node: Node) -> Value:
+    x = node.operand(0)
+    lines, _ = split_at_axis(build, x, node.operand(1))
+    result = build(node.op_type, lines, build.constant(1, INT64), **node.attributes)
+    return build("Reshape", result, build.ints(x.shape) if dims.all_static(x.shape) else build("Shape", x))
