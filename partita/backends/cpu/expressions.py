@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from partita.backends.source import C_TYPES, Names
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Call, Cast, Expr, Index, Literal, Load, Reduce, Size, affine, children
+from partita.ir.expression import Axis, Call, Cast, Expr, Index, Literal, Load, Reduce, Size, affine, children, walk
 from partita.ir.types import DType
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
@@ -24,6 +24,7 @@ BITS = {"bit_and": "&", "bit_or": "|", "bit_xor": "^"}
 LIBM = frozenset(
     "exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sqrt floor ceil rint".split()
 )
+VECTORIZED = frozenset({"exp", "tanh", "erf"})  # of float: own functions, which vectorize
 CHEAP = frozenset({*INFIX, *COMPARE, *BITS, *LOGIC, "select", "max", "min", "neg", "abs", "floor", "ceil", "rint"})
 
 Address = Callable[[Load, str], str]
@@ -166,7 +167,12 @@ class ExpressionPrinter:
     # ------------------------------------------------------------------ reductions
 
     def reduce(self, expression: Reduce, scope: Scope) -> str:
-        """Writes the loops of a reduction; gives the name of the result."""
+        """Writes the loops of a reduction; gives the name of the result. Reductions inside it that stay the same over
+        its loops come before them."""
+        bound = {axis for part in walk(expression) if isinstance(part, Reduce) for axis in part.axes}
+        for part in walk(expression.body):
+            if isinstance(part, Reduce) and not bound & _free_axes(part):
+                self.render(part, scope)
         if expression.combine.startswith("arg"):
             return self._arg_reduce(expression, scope)
         kind = register_type(expression.dtype)
@@ -335,6 +341,8 @@ def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) ->
         return f"(-{texts[0]})"
     if function in INFIX and (dtype.is_float or function != "div"):
         return f"({texts[0]} {INFIX[function]} {texts[1]})"
+    if dtype.is_float and dtype is not DType.FLOAT64 and function in VECTORIZED:
+        return f"partita_{function}_float({texts[0]})"
     if dtype.is_float and function in LIBM:
         return f"{function}{'' if dtype is DType.FLOAT64 else 'f'}({texts[0]})"
     suffix = register_type(dtype) if dtype.is_float else short_name(dtype)
@@ -364,6 +372,13 @@ def accumulate(combine: str, total: str, term: str, dtype: DType) -> str:
         return f"{total} *= {term};"
     suffix = register_type(dtype) if dtype.is_float else short_name(dtype)
     return f"{total} = partita_{combine}_{suffix}({total}, {term});"
+
+
+def _free_axes(expression: Expr) -> set[Axis]:
+    """The loops around an expression that it depends on."""
+    parts = walk(expression)
+    own = {axis for part in parts if isinstance(part, Reduce) for axis in part.axes}
+    return {part.axis for part in parts if isinstance(part, Index)} - own
 
 
 def _is_float_sum(expression: Reduce) -> bool:

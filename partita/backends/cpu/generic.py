@@ -7,13 +7,15 @@ row result and one inner loop per pass over the row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partita.backends.cpu.expressions import LIBM, Scope, register_type, stored
+from partita.backends.cpu.expressions import LIBM, VECTORIZED, Scope, register_type, stored
 from partita.backends.cpu.kernel import Kernel, KernelWriter, body_of, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.backends.source import C_TYPES
 from partita.ir import dims
+from partita.ir.dims import Dim
 from partita.ir.expression import (
     Axis,
     Call,
@@ -62,6 +64,11 @@ def composed(node: Node, kept: frozenset[Value] = frozenset()) -> dict[Value, Co
 # ---------------------------------------------------------------------- plain loops
 
 
+# What an element takes, in nanoseconds, when it is read or stored, computed, or computed by a library's function.
+MOVED, COMPUTED, CALLED = 0.15, 0.05, 2.5
+FEW_STEPS = 64  # of the outermost loop: below, the next one joins it
+
+
 def _write_plain(node: Node, writer: KernelWriter) -> None:
     computations = composed(node)
     pending = [value for value in dict.fromkeys(writer.outputs) if value in computations]
@@ -81,20 +88,55 @@ def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) ->
     bodies = {value: replace_indices(body, nest.replacement) for value, body in bodies.items()}
     bodies = {value: _with_merged_reductions(body) for value, body in bodies.items()}
     writer.printer.count(*bodies.values())
-    scope = writer.scope()
-    inner = writer.printer.open_loops(nest.loops, scope, simd=all(map(is_vectorizable, bodies.values())))
+    outer, loops = split_loops(nest.loops)
+    cost = sum(map(element_cost, bodies.values())) * typical_product(loops)
+    simd = all(map(is_vectorizable, bodies.values()))
+    scope = writer.open_steps(outer, cost, simd=simd and not loops)
+    inner = writer.printer.open_loops(loops, scope, simd=simd)
     for value, body in bodies.items():
         writer.store(value, moved(form, nest.replacement), body, inner)
-    writer.printer.close_loops(nest.loops, scope)
+    writer.printer.close_loops(loops, scope)
+    writer.close_steps()
+
+
+def split_loops(loops: list[Axis]) -> tuple[list[Axis], list[Axis]]:
+    """The outermost loops, enough of them to share out as steps, and the others; the innermost only if it is alone."""
+    steps: Dim = 1
+    for count, axis in enumerate(loops):
+        steps = steps * axis.extent
+        if count >= len(loops) - 2 or not dims.is_static(steps) or int(steps) >= FEW_STEPS:
+            return loops[: count + 1], loops[count + 1 :]
+    return [], []
+
+
+def element_cost(expression: Expr) -> float:
+    """Nanoseconds, roughly, for one element on one thread."""
+    total = MOVED
+    for part in walk(expression):
+        if isinstance(part, Reduce):
+            total += element_cost(part.body) * typical_product(part.axes)
+        elif isinstance(part, Load):
+            total += MOVED
+        elif isinstance(part, Call) and part.dtype is not DType.INT64:
+            total += COMPUTED if is_vectorizable(part) else CALLED
+    return total
+
+
+def typical_product(axes: Sequence[Axis]) -> int:
+    return dims.typical(dims.product(axis.extent for axis in axes))
 
 
 def is_vectorizable(expression: Expr) -> bool:
     """Whether a loop over the expression is worth a vectorization hint: no loops or library calls inside."""
     slow = LIBM - {"sqrt", "floor", "ceil", "rint"} | {"pow", "fmod", "mod", "checked_index"}
-    return not any(
-        isinstance(e, Reduce) or (isinstance(e, Call) and e.function in slow and e.dtype is not DType.INT64)
-        for e in walk(expression)
-    )
+
+    def is_slow(e: Expr) -> bool:
+        if not isinstance(e, Call):
+            return isinstance(e, Reduce)
+        vectorized = e.function in VECTORIZED and e.dtype is not DType.FLOAT64
+        return e.function in slow and e.dtype is not DType.INT64 and not vectorized
+
+    return not any(map(is_slow, walk(expression)))
 
 
 # ---------------------------------------------------------------------- rows
@@ -163,14 +205,16 @@ class _RowKernel:
         for stage in self.stages:
             stage.body = _with_merged_reductions(replace_indices(stage.body, self.replacement))
         self.writer.printer.count(*(stage.body for stage in self.stages))
-        scope = self.writer.scope()
-        row = self.writer.printer.open_loops(outer.loops, scope)
+        cost = sum(
+            element_cost(stage.body) * (typical_product(inner.loops) if stage.is_full else 1) for stage in self.stages
+        )
+        row = self.writer.open_steps(outer.loops, cost)
         for stage in self.stages:
             if stage.is_full:
                 self._write_pass(stage, row, inner)
             else:
                 self._write_row_result(stage, row)
-        self.writer.printer.close_loops(outer.loops, scope)
+        self.writer.close_steps()
 
     def _add(self, member: Node) -> None:
         operator = definition(member)

@@ -1,0 +1,80 @@
+"""exp, tanh and erf of generated kernels are within 2 units in the last place of the true value, everywhere."""
+
+import ctypes
+import math
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import partita.backends.cpu
+from partita.runtime import find_compiler
+
+FOLDER = Path(partita.backends.cpu.__file__).parent / "c"
+LIMIT = 2.0  # units in the last place
+SOURCE = """
+#include "partita_scalar.h"
+#define OVER(name) \\
+    void over_##name(const float *x, float *y, long n) { \\
+        for (long i = 0; i < n; ++i) \\
+            y[i] = partita_##name##_float(x[i]); \\
+    }
+OVER(exp)
+OVER(tanh)
+OVER(erf)
+"""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scalar")
+    (folder / "scalar.c").write_text(SOURCE)
+    flags = ["-O2", "-ffp-contract=fast", "-fwrapv", "-shared", "-fPIC", f"-I{FOLDER}"]
+    subprocess.run([*find_compiler(), *flags, "scalar.c", "-o", "scalar.so", "-lm"], cwd=folder, check=True)
+    return ctypes.CDLL(str(folder / "scalar.so"))
+
+
+def apply(library, name, x):
+    x = np.ascontiguousarray(x, np.float32)
+    y = np.empty_like(x)
+    pointer = ctypes.POINTER(ctypes.c_float)
+    getattr(library, f"over_{name}")(x.ctypes.data_as(pointer), y.ctypes.data_as(pointer), ctypes.c_long(x.size))
+    return y
+
+
+def every_scale():
+    """Floats of every exponent and sign: each 4,001st bit pattern that is a finite number."""
+    x = np.arange(0, 2**32, 4001, dtype=np.uint64).astype(np.uint32).view(np.float32)
+    return x[np.isfinite(x)]
+
+
+def units(got, true):
+    """The distance in units of the last place of the true value; denormals have one unit."""
+    exponent = np.maximum(np.frexp(true)[1], -125)
+    return np.abs(got.astype(np.float64) - true) / np.ldexp(1.0, exponent - 24)
+
+
+@pytest.mark.parametrize("name", ["exp", "tanh", "erf"])
+def test_error_is_small_at_every_scale(library, name):
+    x = every_scale()
+    with np.errstate(over="ignore"):
+        true = (
+            np.vectorize(math.erf)(x.astype(np.float64)) if name == "erf" else getattr(np, name)(x.astype(np.float64))
+        )
+    inside = true < np.finfo(np.float32).max
+    assert units(apply(library, name, x)[inside], true[inside]).max() <= LIMIT
+
+
+def test_limits(library):
+    x = np.array([np.inf, -np.inf, 200.0, -200.0, 0.0, -0.0], np.float32)
+    np.testing.assert_array_equal(apply(library, "exp", x), [np.inf, 0, np.inf, 0, 1, 1])
+    np.testing.assert_array_equal(apply(library, "tanh", x), [1, -1, 1, -1, 0, 0])
+    np.testing.assert_array_equal(apply(library, "erf", x), [1, -1, 1, -1, 0, 0])
+    for name in ("tanh", "erf"):
+        assert np.signbit(apply(library, name, x))[-1], f"{name}(-0) is -0"
+
+
+@pytest.mark.parametrize("name", ["exp", "tanh", "erf"])
+def test_nan_stays_nan(library, name):
+    assert np.isnan(apply(library, name, np.array([np.nan], np.float32))).all()
