@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import stat
+import warnings
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -18,6 +19,8 @@ from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.types import DType
 
+KEYS = frozenset(["location", "offset", "length", "checksum"])
+
 
 def external_array(
     tensor: onnx.TensorProto, dtype: DType, shape: tuple[int, ...], base: Path | None
@@ -25,6 +28,9 @@ def external_array(
     """The content of an external tensor as a read-only array on the mapped file."""
     where = f"initializer {tensor.name!r}"
     entries = {entry.key: entry.value for entry in tensor.external_data}
+    unknown = sorted(set(entries) - KEYS)
+    if unknown:
+        warnings.warn(f"{where}: external data has unknown keys {', '.join(unknown)}; they are ignored", stacklevel=2)
     if base is None:
         raise ModelError(f"{where} lies in an external file, but the model was given as bytes; give its path")
     path = _resolve(entries.get("location", ""), base, where)

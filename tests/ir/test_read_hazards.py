@@ -1,5 +1,6 @@
 """Bad models, each refused with an error that says what and where; odd but legal ones, accepted."""
 
+import contextlib
 import random
 import time
 import warnings
@@ -39,7 +40,9 @@ def refused(source, *parts, error=PartitaError):
 # ---------------------------------------------------------------------- the file
 
 
-@pytest.mark.parametrize("content", [b"", b"\x00", b"PK\x03\x04zip", b"\x89PNG\r\n", b"hello, world", bytes(range(256))])
+@pytest.mark.parametrize(
+    "content", [b"", b"\x00", b"PK\x03\x04zip", b"\x89PNG\r\n", b"hello, world", bytes(range(256))]
+)
 def test_another_format(content):
     with pytest.raises(ModelError):
         read_onnx(content)
@@ -70,10 +73,8 @@ def test_flipped_bytes(seed):
         damaged = bytearray(whole)
         for _ in range(source.randrange(1, 4)):
             damaged[source.randrange(len(damaged))] ^= 1 << source.randrange(8)
-        try:
+        with contextlib.suppress(PartitaError):
             prepared(bytes(damaged))
-        except PartitaError:
-            pass
 
 
 def test_missing_file(tmp_path):
@@ -152,7 +153,13 @@ def test_recursive_functions():
 
 def test_functions_that_double():
     """A small file that would be 2^30 nodes."""
-    nodes = lambda callee: [helper.make_node(callee, ["a"], ["t"], domain="f"), helper.make_node(callee, ["t"], ["b"], domain="f")]  # noqa: E731, E501
+
+    def nodes(callee):
+        return [
+            helper.make_node(callee, ["a"], ["t"], domain="f"),
+            helper.make_node(callee, ["t"], ["b"], domain="f"),
+        ]
+
     functions = [helper.make_function("f", f"F{n}", ["a"], ["b"], nodes(f"F{n - 1}"), imports()) for n in range(1, 31)]
     functions.append(helper.make_function("f", "F0", ["a"], ["b"], [helper.make_node("Neg", ["a"], ["b"])], imports()))
     proto = recursive_model(("A", "F30"))
@@ -181,7 +188,9 @@ def test_long_chain():
 
 
 def test_cycle():
-    refused(data("g (float[2] x) => (float[2] y) { a = Add (x, b) b = Neg (a) y = Neg (b) }"), "cycle", "'Add'", "'Neg'")
+    refused(
+        data("g (float[2] x) => (float[2] y) { a = Add (x, b) b = Neg (a) y = Neg (b) }"), "cycle", "'Add'", "'Neg'"
+    )
 
 
 def test_unsorted_nodes_are_sorted_with_a_warning():
@@ -232,7 +241,9 @@ def test_duplicate_and_empty_node_names_are_fine():
 
 
 def test_outputs_that_are_inputs_initializers_or_repeated():
-    proto = model("g (float[3] x) => (float[3] x, float[3] w, float[3] y, float[3] y) <float[3] w = {1, 2, 3}> { y = Neg (x) }")
+    proto = model(
+        "g (float[3] x) => (float[3] x, float[3] w, float[3] y, float[3] y) <float[3] w = {1, 2, 3}> { y = Neg (x) }"
+    )
     graph = prepared(proto)
     assert [value.name for value in graph.outputs] == ["x", "w", "y", "y"]
     result = evaluate(graph, {"x": np.ones(3, np.float32)})
@@ -373,19 +384,29 @@ def test_contradicting_value_info():
             "{ y = Slice (x, s, e, a, t) }",
             ["step 0"],
         ),
-        ("g (float[1, 1, 4, 4] x) => (float[N, C, H, W] y) { y = MaxPool <kernel_shape = [2, 2], strides = [0, 1]> (x) }", ["strides"]),
+        (
+            "g (float[1, 1, 4, 4] x) => (float[N, C, H, W] y) "
+            "{ y = MaxPool <kernel_shape = [2, 2], strides = [0, 1]> (x) }",
+            ["strides"],
+        ),
         ("g (float[1, 1, 4, 4] x) => (float[N, C, H, W] y) { y = MaxPool <kernel_shape = [0, 2]> (x) }", ["kernel"]),
-        ("g (float[1, 2, 4, 4] x, float[2, 2, 1, 1] w) => (float[N, C, H, W] y) { y = Conv <group = 0> (x, w) }", ["group"]),
+        (
+            "g (float[1, 2, 4, 4] x, float[2, 2, 1, 1] w) => (float[N, C, H, W] y) { y = Conv <group = 0> (x, w) }",
+            ["group"],
+        ),
         ("g (float[2] x) => (float[N] y) { y = Softmax <axis = 3> (x) }", ["axis 3"]),
         ("g (float[2, 3] x) => (float[N, M] y) { y = Transpose <perm = [0, 0]> (x) }", ["repeat"]),
         ("g () => (float[N] y) <int64[3] s = {100000, 100000, 100000}> { y = ConstantOfShape (s) }", ["elements"]),
         ("g (float[1] x) => (float[N] y) <int64[1] s = {1000000000000000}> { y = Expand (x, s) }", ["elements"]),
         ("g (float[1] x) => (float[N] y) <int64[1] s = {1000000000000000}> { y = Tile (x, s) }", ["elements"]),
         ("g (float[1] x) => (float[N] y) <int64[2] s = {0, 1000000000000000}> { y = Pad (x, s) }", ["elements"]),
-        ("g () => (int64[N] y) <int64 a = {0}, int64 b = {1000000000000000}, int64 c = {1}> { y = Range (a, b, c) }", ["elements"]),
+        (
+            "g () => (int64[N] y) <int64 a = {0}, int64 b = {1000000000000000}, int64 c = {1}> { y = Range (a, b, c) }",
+            ["elements"],
+        ),
         ("g () => (int64[N] y) <int64 a = {0}, int64 b = {5}, int64 c = {0}> { y = Range (a, b, c) }", ["Range"]),
-        ("g (float[2, 3] x) => (float[N, M] y) { y = ReduceSum <keepdims = 1> (x, a) a = Constant <value = int64[1] {5}> () }", ["axis 5"]),
-        ("g (float[5] x) => (float[N] y, float[M] z) { y, z = Split <axis = 0, num_outputs = 2> (x, s) s = Constant <value = int64[2] {1, 1}> () }", ["Split"]),
+        ("g (float[2, 3] x) => (float[N, M] y) <int64[1] a = {5}> { y = ReduceSum <keepdims = 1> (x, a) }", ["axis 5"]),
+        ("g (float[5] x) => (float[N] y, float[M] z) <int64[2] s = {1, 1}> { y, z = Split (x, s) }", ["Split"]),
         ("g (float[2, 3] x, float[3] z) => (float[N] y) { y = Concat <axis = 0> (x, z) }", ["Concat"]),
     ],
 )  # fmt: skip
@@ -408,7 +429,9 @@ def test_hostile_names_of_dimensions_are_only_names():
     np.testing.assert_array_equal(evaluate(graph, {"x": np.zeros((4, 3), np.float32)})["y"], [4, 3])
 
 
-@pytest.mark.parametrize("name", ["a'b\"c", "*/", "new\nline", "%s", "x" * 10_000, "😀", "int", "main", "../../x", "a.b", "a b"])
+@pytest.mark.parametrize(
+    "name", ["a'b\"c", "*/", "new\nline", "%s", "x" * 10_000, "😀", "int", "main", "../../x", "a.b", "a b"]
+)
 def test_hostile_names(name):
     proto = model(SMALL)
     proto.graph.name = name
