@@ -59,7 +59,7 @@ def compile(
     lower(graph, backends, bound)
     plan = plan_memory(graph, {backend.name: backend for backend in backends})
     modules = emit(graph, backends, plan)
-    bound.finish(graph, [name for m in modules for function in m.functions for name in function.constants])
+    bound.finish(graph, table(graph, plan, modules))
     return wrap(graph, bound, plan, modules, decisions, symbol=symbol, build=build)
 
 
@@ -91,6 +91,14 @@ def _emitted(backend: Backend, wanted: Sequence[Region], plan: MemoryPlan) -> Re
     if missing:
         raise BackendError(f"backend {backend.name!r} claimed {', '.join(sorted(missing))} but emitted nothing for it")
     return module
+
+
+def table(graph: Graph, plan: MemoryPlan, modules: Sequence[RegionModule]) -> list[str]:
+    """The names of the table's entries: what the functions want, and what crosses a border as a view of a parameter."""
+    wanted = [name for module in modules for function in module.functions for name in function.constants]
+    borders = [value for region in regions(graph) for value in (*region.node.operands, *region.node.outputs)]
+    buffers = [plan.buffer(value) for value in (*borders, *graph.outputs) if value in plan.buffer_of]
+    return list(dict.fromkeys([*wanted, *(buffer.constant for buffer in buffers if buffer.constant)]))
 
 
 class _blaming:

@@ -38,8 +38,9 @@ class Backend(ABC):
 
     @abstractmethod
     def claims(self, node: Node) -> Claim:
-        """Whether the backend runs `node`, and why not. Composites come as nodes of domain `partita`, type `Composite`,
-        with attributes `name` (the composite's) and `body`; they were checked when matched."""
+        """Whether the backend runs `node`, and why not. A composite that its check accepted is the backend's without
+        this question; `lower` and `emit` see it as a node of domain `partita`, type `Composite`, with attributes `name`
+        (the composite's) and `body`."""
 
     def lower(self, body: Graph) -> None:
         """Rewrites a region's graph in place: decomposition, fusion, layouts, packing of parameters as nodes."""

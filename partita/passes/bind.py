@@ -1,7 +1,15 @@
 """Bind: everything that depends on parameters alone leaves the graph, and runs when weights are bound.
 
-    before: y = Conv(x, Mul(w, s))        after:  y = Conv(x, w.scaled)
-                                          bind program:  w.scaled = Mul(w, s)
+    before: model (float[2] x) => (float[2] y) <float[2] w = {1, 2}, float[2] s = {3, 4}> {
+                k = Mul (w, s)
+                y = Add (x, k)
+            }
+    after:  model (float[2] x) => (float[2] y) <float[2] k = {3, 8}> {
+                y = Add (x, k)
+            }
+    bind:   program (float[2] w, float[2] s) => (float[2] k) {
+                k = Mul (w, s)
+            }
 
 The bind program is a graph like any other: its inputs are the model's parameters, its outputs the entries of the
 metadata table. It grows as graphs are hoisted: first the whole model's, then each region's after its backend has put
@@ -12,6 +20,7 @@ One name links everything: a parameter of any graph is computed by the value of 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -20,7 +29,7 @@ import numpy as np
 
 from partita.ir import dims
 from partita.ir.graph import Attribute, Graph, Node, Parameter, Value
-from partita.ir.region import region_of
+from partita.ir.schema import STANDARD_DOMAINS
 from partita.ir.subgraph import copy_nodes
 from partita.ir.types import TensorType
 from partita.ir.write_onnx import write_onnx
@@ -47,14 +56,14 @@ class BindProgram:
     def hoist(self, graph: Graph) -> bool:
         """Moves the nodes of `graph` that depend on parameters alone here; their results are parameters then. A node
         that makes an output of the graph stays, so that the output keeps its name."""
-        for value in graph.parameters:
-            self._source(value)
+        for value in list(graph.parameters):
+            self._source(graph, value)
         moved: dict[Node, None] = {}
         for node in graph.nodes:
             known = all(value.parameter is not None or value.producer in moved for value in node.operands)
             if known and _is_movable(node) and not any(map(graph.is_output, node.outputs)):
                 moved[node] = None
-        mapping = {v: self._source(v) for node in moved for v in node.operands if v.parameter is not None}
+        mapping = {v: self._source(graph, v) for node in moved for v in node.operands if v.parameter is not None}
         for node in moved:
             self._copy(node, mapping)
         for node in moved:
@@ -67,10 +76,15 @@ class BindProgram:
             graph.remove_parameter(value)
         return bool(moved)
 
-    def _source(self, value: Value) -> Value:
-        """The value of the bind graph behind a parameter."""
+    def _source(self, graph: Graph, value: Value) -> Value:
+        """The value of the bind graph behind a parameter of `graph`. Constants that were made while different regions
+        were lowered may have one name: the later gets another."""
         parameter = value.parameter
         assert parameter is not None
+        known = self._computed.get(value.name)
+        if parameter.is_constant and known is not None and not _holds(known, parameter):
+            numbers = itertools.count(2)
+            graph.rename(value, next(n for i in numbers if (n := f"{value.name}.{i}") not in self._computed))
         if value.name not in self._computed:
             if parameter.is_constant:
                 source = self.graph.add_parameter(value.name, value.type, lambda: parameter.array, is_constant=True)
@@ -125,7 +139,7 @@ class BindProgram:
         """Declares the table: the entries that functions asked for, and the outputs of `graph` that are parameters."""
         outputs = [value for value in graph.outputs if value.parameter is not None]
         for value in outputs:
-            self._source(value)
+            self._source(graph, value)
         self.entries = tuple(dict.fromkeys([*names, *(value.name for value in outputs)]))
         needed = _ancestors(self._computed[name] for name in self.entries)
         # What was looked at stays, although nothing computes with it any more: other weights must agree with it.
@@ -161,12 +175,22 @@ class BindProgram:
 
 
 def _is_movable(node: Node) -> bool:
-    """Whether a node may run at bind time: it is a plain operator of known sizes, and gives the same every time."""
-    if region_of(node) is not None or any(isinstance(a, Graph) for a in node.attributes.values()):
+    """Whether a node may run at bind time: it is a standard operator of known sizes, and gives the same every time."""
+    if node.domain not in STANDARD_DOMAINS or any(isinstance(a, Graph) for a in node.attributes.values()):
         return False
-    if node.op_type.startswith("Random") or node.op_type in NONDETERMINISTIC or node.domain == "partita":
+    if node.op_type.startswith("Random") or node.op_type in NONDETERMINISTIC:
         return False
     return all(isinstance(o.type, TensorType) and dims.all_static(o.type.shape) for o in node.outputs)
+
+
+def _holds(value: Value, constant: Parameter) -> bool:
+    """Whether a value of the bind graph is this constant."""
+    if value.parameter is None:
+        return False
+    first, second = value.parameter.array, constant.array
+    return first is second or (
+        (first.dtype, first.shape) == (second.dtype, second.shape) and first.tobytes() == second.tobytes()
+    )
 
 
 def _ancestors(values: Iterable[Value]) -> set[Value]:

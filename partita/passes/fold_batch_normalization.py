@@ -1,7 +1,23 @@
 """Fold batch normalization: what scales and shifts a convolution's channels goes into its weights and bias.
 
-    before: c = Conv(x, w); y = BatchNormalization(c, scale, bias, mean, variance)
-    after:  k = scale / Sqrt(variance + epsilon); y = Conv(x, w * k, bias - mean * k)
+    before: model (float[1, 2, 3] x) => (float[1, 2, 3] y)
+                <float[2, 2, 1] w = {1, 2, 3, 4}, float[2] scale = {2, 3}, float[2] bias = {1, 0},
+                 float[2] mean = {0, 2}, float[2] variance = {1, 4}> {
+                c = Conv (x, w)
+                y = BatchNormalization <epsilon = 0.5> (c, scale, bias, mean, variance)
+            }
+    after:  model (float[1, 2, 3] x) => (float[1, 2, 3] y)
+                <float[2, 2, 1] w = {1, 2, 3, 4}, float[2] scale = {2, 3}, float[2] bias = {1, 0},
+                 float[2] mean = {0, 2}, float[2] variance = {1, 4}, float epsilon = {0.5}, int64[2] axes = {1, 2}> {
+                sum = Add (variance, epsilon)
+                deviation = Sqrt (sum)
+                factor = Div (scale, deviation)
+                column = Unsqueeze (factor, axes)
+                weights = Mul (w, column)
+                shift = Mul (mean, factor)
+                rest = Sub (bias, shift)
+                y = Conv (x, weights, rest)
+            }
 
 The arithmetic is on parameters alone, so it runs when weights are bound; nothing is folded destructively.
 """

@@ -1,7 +1,19 @@
 """Fuse: neighbouring operators become one kernel, so that what passes between them never reaches memory.
 
-    before: s = Add(x, y); r = Relu(s); t = Transpose(r)
-    after:  t = Fused{Transpose(Relu(Add(x, y)))}(x, y)
+    before: model (float[2, 3] x, float[2, 3] y) => (float[3, 2] t) {
+                s = Add (x, y)
+                r = Relu (s)
+                t = Transpose (r)
+            }
+    after:  model (float[2, 3] x, float[2, 3] y) => (float[3, 2] t) {
+                t = partita.t (x, y)
+            }
+            <domain: "partita">
+            t (x, y) => (t) {
+                s = Add (x, y)
+                r = Relu (s)
+                t = Transpose (r)
+            }
 
 What may join is read off the operators' expressions, not off their names:
 - a node that reads a group at its own indices (pointwise) joins it, if the shapes agree;

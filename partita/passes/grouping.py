@@ -18,11 +18,13 @@ Label = TypeVar("Label")
 
 
 class Group(Generic[Label]):
-    """Nodes that will become one, in topological order, and what the caller knows of them."""
+    """Nodes that will become one, in topological order, and what the caller knows of them: `label`, and whether no
+    other node is to join."""
 
     def __init__(self, number: int, label: Label) -> None:
         self.number = number
         self.label = label
+        self.is_closed = False
         self.nodes: list[Node] = []
 
 

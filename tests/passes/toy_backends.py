@@ -1,0 +1,46 @@
+"""Backends as partitioning sees them: which operators they take, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pass_harness import graph_of
+
+from partita.ir.graph import Graph, Node
+from partita.ir.region import Region, regions
+from partita.passes.claims import Accept, Claim, Composite, Reject
+from partita.passes.partition import Decision, partition
+
+
+@dataclass
+class Toy:
+    """Takes the operators listed, or nodes whose names it lists; "*" takes everything."""
+
+    name: str
+    takes: tuple[str, ...]
+    composites: tuple[Composite, ...] = ()
+    asked: list[str] = field(default_factory=list)
+
+    def claims(self, node: Node) -> Claim:
+        self.asked.append(node.name)
+        if "*" in self.takes or node.op_type in self.takes or node.name in self.takes:
+            return Accept()
+        return Reject(f"{self.name} has no {node.op_type}")
+
+
+HOST = Toy("cpu", ("*",))
+
+
+def cut(text: str, *accelerators: Toy, host: Toy = HOST) -> tuple[Graph, list[Decision]]:
+    """A partitioned graph, and who runs what."""
+    graph = graph_of(text)
+    return graph, partition(graph, [*accelerators, host], "m")
+
+
+def shape_of(graph: Graph) -> dict[str, list[str]]:
+    """The operators of each region, by its symbol, in the order they run."""
+    return {region.symbol: [node.op_type for node in region.body.nodes] for region in regions(graph)}
+
+
+def region_named(graph: Graph, symbol: str) -> Region:
+    return next(region for region in regions(graph) if region.symbol == symbol)
