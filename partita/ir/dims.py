@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 Dim = Any  # int | sympy.Expr; sympy has no types worth checking against
+_TYPICAL = 64  # what a symbol is taken for where only an estimate is wanted
 
 
 @functools.cache
@@ -100,6 +101,11 @@ def evaluate(dim: Dim, values: Mapping[str, int]) -> int:
     if isinstance(dim, int):
         return dim
     return int(dim.subs({free: values[str(free)] for free in dim.free_symbols}))
+
+
+def typical(dim: Dim) -> int:
+    """The size of `dim`, or a guess at it where it has symbols: for estimates."""
+    return evaluate(dim, dict.fromkeys(symbols_of(dim), _TYPICAL))
 
 
 def substitute(dim: Dim, values: Mapping[str, Dim]) -> Dim:

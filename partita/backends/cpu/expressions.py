@@ -337,6 +337,9 @@ def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) ->
         return f"({texts[0]} {BITS[function]} {texts[1]})"
     if function in ("isnan", "isinf"):
         return f"({texts[0]} != {texts[0]})" if function == "isnan" else f"(isinf({texts[0]}) != 0)"
+    if function == "bit_cast":
+        kinds = f"{C_TYPES[dtype]} from; {C_TYPES[result]} to;"
+        return widened(f"((union {{ {kinds} }}){{ .from = {stored(texts[0], dtype)} }}).to", result)
     if function == "neg":
         return f"(-{texts[0]})"
     if function in INFIX and (dtype.is_float or function != "div"):

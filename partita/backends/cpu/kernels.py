@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu import blocked_convolution, contraction, winograd
+from partita.backends.cpu import blocked_convolution, contraction, procedures, winograd
 from partita.backends.cpu.blocked_operators import is_blocked_kernel
 from partita.backends.cpu.generic import generic_kernel
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
@@ -37,6 +37,9 @@ def workspace(node: Node) -> Dim:
         return winograd.workspace(first)
     if is_blocked_kernel(first):
         return blocked_convolution.workspace(first)
+    procedure = procedures.procedure_of(node)
+    if procedure is not None:
+        return procedures.workspace(procedure)
     return contraction.workspace(node) if contraction.is_kernel(first) else 0
 
 
@@ -51,4 +54,7 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return blocked_convolution.DirectKernel(node, writer).write()
     if contraction.is_kernel(first):
         return contraction.contraction_kernel(node, writer)
+    procedure = procedures.procedure_of(node)
+    if procedure is not None:
+        return procedures.procedure_kernel(procedure, writer)
     return generic_kernel(node, writer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from partita.errors import ModelError, ShapeError
@@ -20,16 +20,23 @@ from partita.ir.expression import (
     select,
     size,
 )
-from partita.ir.graph import Node
+from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes
 
+Element = Callable[..., Expr]  # the element at indices
+
 
 @computes("MatMul")
 def matmul(node: Node) -> Computation:
-    """`[..., M, K] @ [..., K, N]` with NumPy's rules for rank 1 and for the leading dimensions."""
     a, b = node.operand(0), node.operand(1)
+    return matmul_of(node, a, b, lambda *i: load(a, *i), lambda *i: load(b, *i))
+
+
+def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> Computation:
+    """`[..., M, K] @ [..., K, N]` with NumPy's rules for rank 1 and for the leading dimensions, of elements that `left`
+    and `right` give."""
     rows, columns = len(a.shape) > 1, len(b.shape) > 1
     depth, other = a.shape[-1], b.shape[-2] if columns else b.shape[-1]
     if dims.all_static([depth, other]) and depth != other:
@@ -44,9 +51,9 @@ def matmul(node: Node) -> Computation:
         column = i[-1] if columns else None
 
         def term(k: Expr) -> Expr:
-            left = [*_aligned(lead, batch_a), *([row] if row is not None else []), k]
-            right = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
-            return load(a, *left) * load(b, *right)
+            first = [*_aligned(lead, batch_a), *([row] if row is not None else []), k]
+            second = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
+            return left(*first) * right(*second)
 
         return reduction("sum", [depth], term, 0)
 
@@ -163,6 +170,14 @@ def inside(view: Window, places: Sequence[Expr], spatial: Sequence[Dim]) -> Expr
 def convolution(node: Node) -> Computation:
     """`[N, C, *spatial]` with weights `[O, C / group, *kernel]` and an optional bias `[O]`."""
     x, w, bias = node.operand(0), node.operand(1), node.input(2)
+    result = convolution_of(node, x, w, lambda *i: load(x, *i), lambda *i: load(w, *i))
+    if bias is None:
+        return result
+    return Computation(result.axes, result.body + load(bias, Index(result.axes[1])))
+
+
+def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element) -> Computation:
+    """The sums of a convolution of `x` with `w`, of elements that `left` and `right` give."""
     group = node.attributes.get("group", 1)
     channels, per_group, outputs = x.shape[1], w.shape[1], w.shape[0]
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
@@ -179,13 +194,12 @@ def convolution(node: Node) -> Computation:
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *inner: Expr) -> Expr:
             places = sources(view, out, inner)
-            channel = c if group == 1 else (o // (outputs // group)) * per_group + c
-            value = load(x, n, channel, *places)
             condition = inside(view, places, spatial)
-            return (value if condition is None else select(condition, value, 0)) * load(w, o, c, *inner)
+            channel = c if group == 1 else (o // (outputs // group)) * per_group + c
+            value = left(n, channel, *places)
+            return (value if condition is None else select(condition, value, 0)) * right(o, c, *inner)
 
-        total = reduction("sum", [per_group, *view.kernel], term, 0)
-        return total if bias is None else total + load(bias, o)
+        return reduction("sum", [per_group, *view.kernel], term, 0)
 
     return compute((x.shape[0], outputs, *view.output), body)
 

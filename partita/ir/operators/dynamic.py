@@ -161,6 +161,7 @@ def _observed(*names: str, operand: int) -> None:
 
 _observed("Tile", operand=1)
 _observed("ConstantOfShape", operand=0)
+_observed("OneHot", operand=1)
 
 
 @sized_by_data("Range", operands=[0, 1, 2])

@@ -2,6 +2,7 @@
 
 A definition gives any of
 - `compute(node)`: the outputs as expressions; shape and type follow from them;
+- `procedure(node)`: the outputs step by step, where no expression can say them element by element;
 - `infer(node)`: the output types, for operators that no expression describes;
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
 - `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
@@ -23,10 +24,12 @@ from partita.errors import ModelError, ShapeError
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
+from partita.ir.procedure import Procedure
 from partita.ir.types import Type
 
 Known = np.ndarray[Any, np.dtype[Any]]
 Compute = Callable[[Node], Computation | Sequence[Computation]]
+Perform = Callable[[Node], Procedure]
 Infer = Callable[[Node], Type | Sequence[Type]]
 Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
 Propagate = Callable[[Node], Known | None]
@@ -40,6 +43,7 @@ class Operator:
     name: str
     domain: str = ""
     compute: Compute | None = None
+    procedure: Callable[[Node], Procedure] | None = None
     infer: Infer | None = None
     decompose: Decompose | None = None
     propagate: Propagate | None = None
@@ -78,6 +82,17 @@ def computes(*names: str, domain: str = "") -> Callable[[Compute], Compute]:
     def register(function: Compute) -> Compute:
         for name in names:
             operator(name, domain).compute = function
+        return function
+
+    return register
+
+
+def performs(*names: str, domain: str = "") -> Callable[[Perform], Perform]:
+    """Declares the decorated function as the procedure of these operators; their types come from `infers`."""
+
+    def register(function: Perform) -> Perform:
+        for name in names:
+            operator(name, domain).procedure = function
         return function
 
     return register

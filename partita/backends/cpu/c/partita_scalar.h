@@ -15,14 +15,17 @@
 /* ------------------------------------------------------------------ integers */
 
 /* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
- * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more give 0. */
+ * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more
+ * leave the sign alone. */
 #define PARTITA_INTEGER(name, type, bits)                                                                         \
     static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
     static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
     static inline type partita_shift_left_##name(type a, type b) {                                                \
         return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
     }                                                                                                             \
-    static inline type partita_shift_right_##name(type a, type b) { return (uint64_t)b >= bits ? 0 : (type)(a >> b); } \
+    static inline type partita_shift_right_##name(type a, type b) {                                               \
+        return (uint64_t)b >= bits ? (type)(a < 0 ? -1 : 0) : (type)(a >> b);                                     \
+    }                                                                                                             \
     static inline type partita_ipow_##name(type base, type exponent) {                                            \
         type result = 1;                                                                                          \
         if (exponent < 0)                                                                                         \

@@ -1,0 +1,73 @@
+"""What an operator does, step by step, where no element of its result can be said on its own: scatters, recurrences,
+selections. Loops run in order, one step after the other, and may read what earlier steps stored.
+
+A procedure is made of expressions, so that any backend that prints these can print it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from partita.ir.dims import Dim
+from partita.ir.expression import Axis, Expr, Index, Load, literal
+from partita.ir.graph import Value
+from partita.ir.types import DType, TensorType
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store:
+    """`value[indices] = body` for all `axes`, in order; only where `when` holds, if there is one."""
+
+    axes: tuple[Axis, ...]
+    value: Value
+    indices: tuple[Expr, ...]
+    body: Expr
+    when: Expr | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Loops:
+    """`stores`, one after the other, in each step of the loops over `axes`."""
+
+    axes: tuple[Axis, ...]
+    stores: tuple[Store, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Procedure:
+    """Loop nests, run in order. They store to the node's outputs, and to `temporaries`, which live as long as the
+    procedure runs and hold anything at first."""
+
+    nests: tuple[Loops, ...]
+    temporaries: tuple[Value, ...] = ()
+
+
+def axes_of(shape: Sequence[Dim], name: str = "i") -> tuple[Axis, ...]:
+    return tuple(Axis(f"{name}{n}", dim) for n, dim in enumerate(shape))
+
+
+def temporary(name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
+    return Value(name, TensorType(dtype, tuple(shape)))
+
+
+def store(value: Value, indices: Sequence[Expr | int], body: Expr, when: Expr | None = None) -> Store:
+    """One element, in each step of the loops around it."""
+    return Store((), value, tuple(literal(i, DType.INT64) for i in indices), body, when)
+
+
+def fill(value: Value, body: Callable[..., Expr]) -> Store:
+    """All elements of `value`: the one at indices (i, j, ...) becomes `body(i, j, ...)`."""
+    axes = axes_of(value.shape, "j")
+    indices = tuple(Index(axis) for axis in axes)
+    return Store(axes, value, indices, body(*indices))
+
+
+def once(*stores: Store) -> Loops:
+    """Stores outside of any loop."""
+    return Loops((), stores)
+
+
+def current(value: Value, indices: Sequence[Expr | int]) -> Expr:
+    """What `value` holds now."""
+    return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
