@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from partita.backends.base import Availability, Backend
 from partita.backends.dnnl.claims import COMPOSITES, refusal
-from partita.backends.dnnl.emit import print_region
+from partita.backends.dnnl.emit import headers, print_region
 from partita.backends.dnnl.library import DnnlLibrary, find_library
 from partita.backends.dnnl.lower import lower_region
 from partita.errors import BackendError
@@ -42,13 +42,14 @@ class DnnlBackend(Backend):
             raise BackendError(f"backend 'dnnl' cannot be used: {found}")
         units, functions = [], []
         for region in regions:
-            text, constants = print_region(region, plan)
+            text, constants = print_region(region)
             units.append(Unit(region.symbol, text))
             functions.append(Function(region.symbol, constants, has_state=True, has_free=True))
         return CSourceModule(
             self.name,
             tuple(units),
             tuple(functions),
+            headers(),
             include_directories=found.include_directories,
             library_directories=found.library_directories,
             libraries=("dnnl",),

@@ -14,10 +14,11 @@ from partita.passes.claims import Accept, Claim, Composite, Reject
 
 Rule = Callable[[Node], str | None]
 
-BINARY = {"Add": "add", "Div": "div", "Max": "max", "Min": "min", "Mul": "mul", "Sub": "sub"}
+BINARY = {"Add": "add", "Div": "div", "Max": "max", "Min": "min", "Mul": "mul", "Sub": "sub", "Sum": "add"}
 MOST_OPERANDS = 64
 MOST_AXES = 12
-_COMMUTES = ("Add", "Max", "Min", "Mul")
+SUMS = ("Add", "Sum")
+_COMMUTES = (*SUMS, "Max", "Min", "Mul")
 
 
 def refusal(node: Node) -> str | None:
@@ -187,12 +188,12 @@ _CHANNEL_AXIS = {"Conv": 1, "MatMul": -1, "Gemm": 1}
 
 
 def addend_of(node: Node, summand: Value) -> Value:
-    """What an Add adds to `summand`."""
+    """What a sum adds to `summand`."""
     return node.operand(1) if node.operand(0) is summand else node.operand(0)
 
 
 def adds_bias(node: Node, summand: Value, op_type: str) -> bool:
-    """Whether an Add after an operator of `op_type` adds one number a channel (or column)."""
+    """Whether a sum after an operator of `op_type` adds one number a channel (or column)."""
     return is_bias(addend_of(node, summand), summand.shape, _CHANNEL_AXIS[op_type])
 
 
@@ -206,7 +207,7 @@ def _check_chain(nodes: Sequence[Node]) -> Claim:
         if reason is not None:
             return Reject(reason)
     for node, before in zip(nodes[1:], nodes, strict=False):
-        if node.op_type != "Add":
+        if node.op_type not in SUMS:
             continue
         addend = addend_of(node, before.output)
         if addend.parameter is not None and adds_bias(node, before.output, first.op_type):
@@ -218,5 +219,5 @@ def _check_chain(nodes: Sequence[Node]) -> Claim:
 
 
 COMPOSITES = tuple(
-    Composite(f"dnnl.{op_type.lower()}", (op_type, "Add?", _ACTIVATION), _check_chain) for op_type in _CHANNEL_AXIS
+    Composite(f"dnnl.{op_type.lower()}", (op_type, "Add|Sum?", _ACTIVATION), _check_chain) for op_type in _CHANNEL_AXIS
 )

@@ -35,7 +35,6 @@ ALGORITHMS: dict[str, Callable[[Node], Eltwise]] = {
     "Abs": lambda node: Eltwise("abs"),
     "Clip": _clip,
     "Elu": lambda node: Eltwise("elu", _attribute(node, "alpha", 1.0)),
-    "Exp": lambda node: Eltwise("exp"),
     "Gelu": _gelu,
     "HardSigmoid": lambda node: Eltwise("hardsigmoid", _attribute(node, "alpha", 0.2), _attribute(node, "beta", 0.5)),
     "HardSwish": lambda node: Eltwise("hardswish", 1 / 6, 0.5),
@@ -44,7 +43,6 @@ ALGORITHMS: dict[str, Callable[[Node], Eltwise]] = {
     "Neg": lambda node: Eltwise("linear", -1.0),
     "Relu": lambda node: Eltwise("relu"),
     "Sigmoid": lambda node: Eltwise("logistic"),
-    "Softplus": lambda node: Eltwise("soft_relu", 1.0),
     "Swish": lambda node: Eltwise("swish", _attribute(node, "alpha", 1.0)),
     "Tanh": lambda node: Eltwise("tanh"),
 }

@@ -1,55 +1,36 @@
-"""Prints a region: the chain of primitives that its init builds, around the functions of `c/region.h`.
-
-The file has four parts: what all regions share (as much of it as is called), the table of tensors, init, and run.
-"""
+"""Prints a region: the calls by which its init builds a chain of primitives, with the functions of `c/*.h`."""
 
 from __future__ import annotations
 
-from functools import cache
 from importlib import resources
 
 from partita.backends.dnnl.steps import RegionPrinter
 from partita.backends.source import comment
 from partita.ir.region import Region
-from partita.passes.plan_memory import MemoryPlan
+from partita.runtime import Unit
 
-# Functions that a region's file has where it calls them, callees first.
-_OPTIONAL = (
-    "view",
-    "then_eltwise",
-    "then_add",
-    "add_weighted",
-    "convolution",
-    "matmul",
-    "pooling",
-    "eltwise",
-    "binary",
-    "softmax",
-    "lrn",
-    "batch_normalization",
-    "concat",
-)
+HEADERS = ("dnnl_region", "dnnl_primitives")
 
 
-def print_region(region: Region, plan: MemoryPlan) -> tuple[str, tuple[str, ...]]:
+def headers() -> tuple[Unit, ...]:
+    """What the files of all regions include."""
+    folder = resources.files("partita.backends.dnnl.c")
+    return tuple(Unit(name, (folder / f"{name}.h").read_text("utf-8")) for name in HEADERS)
+
+
+def print_region(region: Region) -> tuple[str, tuple[str, ...]]:
     """The C of a lowered region, and the table entries that its init wants."""
     printer = RegionPrinter(region)
     body = "\n".join(printer.print_nodes())
     parts = [
         f"/* {comment(region.symbol)}: a region of oneDNN primitives. */",
-        '#include "partita.h"\n\n#include <math.h>\n',
         _bounds(printer),
-        _text("region"),
-        *(_text(name) for name in _OPTIONAL if name in printer.called),
+        *(f'#include "{name}.h"' for name in HEADERS),
+        "",
         _values(printer),
         _functions(region.symbol, printer, body),
     ]
     return "\n".join(parts), printer.constants
-
-
-@cache
-def _text(name: str) -> str:
-    return (resources.files("partita.backends.dnnl.c") / f"{name}.h").read_text("utf-8")
 
 
 def _bounds(printer: RegionPrinter) -> str:
@@ -83,10 +64,10 @@ def _functions(symbol: str, printer: RegionPrinter, body: str) -> str:
     return f"""const int64_t {symbol}_state_bytes = sizeof(region);
 
 partita_status {symbol}_init(const partita_call *call, void *state, const void *const *constants) {{
-    builder made;
-    builder *b = &made;
+    builder building;
+    builder *b = &building;
     memset(b, 0, sizeof *b);
-    b->region = (region *)state;
+    b->made = (region *)state;
     b->call = call;
     b->values = values;
     b->symbol = "{symbol}";

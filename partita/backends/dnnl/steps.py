@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from partita.backends.dnnl.claims import BINARY, addend_of, adds_bias, operands_of_binary
+from partita.backends.dnnl.claims import BINARY, SUMS, addend_of, adds_bias, operands_of_binary
 from partita.backends.dnnl.eltwise import ALGORITHMS
 from partita.backends.dnnl.shapes import Shape, aligned, pads_after, product_of, window_of
 from partita.backends.opaque import opaque_node
@@ -56,7 +56,6 @@ class RegionPrinter:
         self.body: Graph = fused.attributes["body"]
         self.entries: list[Entry] = []
         self.borders: list[str] = []
-        self.called: set[str] = set()
         self.node_count = self.operand_count = 0
         self.most_operands = 1
         self._names = Names()
@@ -137,9 +136,6 @@ class RegionPrinter:
 
     def call(self, function: str, *arguments: str) -> None:
         """Adds a call on the builder."""
-        self.called.add(function)
-        if function in ("convolution", "matmul"):
-            self.called.add("add_weighted")
         self._lines.append(f"{function}({', '.join(['b', *arguments])});")
 
     def array(self, name: str, content: Iterable[int]) -> str:
@@ -154,10 +150,10 @@ class RegionPrinter:
         return name
 
     def followers(self, chain: _Chain, number: int, shape: Shape) -> Value | None:
-        """Adds calls for what follows a composite's first operator; gives the bias that an Add brings, if any."""
+        """Adds calls for what follows a composite's first operator; gives the bias that a sum brings, if any."""
         first, bias = chain.nodes[0], None
         for node, before in zip(chain.nodes[1:], chain.nodes, strict=False):
-            if node.op_type != "Add":
+            if node.op_type not in SUMS:
                 made = ALGORITHMS[node.op_type](node)
                 self.call("then_eltwise", f"dnnl_eltwise_{made.kind}", c_float(made.alpha), c_float(made.beta))
                 continue

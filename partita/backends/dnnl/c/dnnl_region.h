@@ -1,4 +1,7 @@
-/* region.h: a chain of oneDNN primitives, built once and then run; each region's file holds a copy.
+/* dnnl_region.h: a chain of oneDNN primitives, built once and then run.
+ *
+ * For one file a region, which defines how much of everything there is before it includes this: the enumerators VALUES,
+ * PLACES, BLOCKS, STEPS, OPERANDS and MOST_OPERANDS.
  *
  * Layouts: a primitive is asked for in whatever layout it likes best. A value is copied into that layout before the
  * primitive reads it, unless it has it already: between the primitives of a region values stay in blocked layouts, and
@@ -9,12 +12,17 @@
  *
  * Errors: the first failure is kept in builder.status, and what follows does nothing.
  */
+#ifndef DNNL_REGION_H
+#define DNNL_REGION_H
+
+#include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "oneapi/dnnl/dnnl.h"
 #include "oneapi/dnnl/dnnl_debug.h"
+#include "partita.h"
 
 #if DNNL_VERSION_MAJOR != 3
 #error "Partita's dnnl backend is written for oneDNN 3"
@@ -62,7 +70,7 @@ typedef struct region {
 } region;
 
 typedef struct builder {
-    region *region;
+    region *made;
     const partita_call *call;
     const region_value *values;
     const char *symbol;
@@ -82,7 +90,7 @@ typedef struct builder {
 extern void omp_set_num_threads(int) __attribute__((weak));
 extern int omp_get_max_threads(void) __attribute__((weak));
 
-static int set_threads(int count) {
+static inline int set_threads(int count) {
     if (!omp_set_num_threads || !omp_get_max_threads)
         return count;
     const int before = omp_get_max_threads();
@@ -92,9 +100,9 @@ static int set_threads(int count) {
 
 /* ------------------------------------------------------------------ failures */
 
-static bool good(const builder *b) { return b->status == PARTITA_OK; }
+static inline bool good(const builder *b) { return b->status == PARTITA_OK; }
 
-static bool check(builder *b, dnnl_status_t status) {
+static inline bool check(builder *b, dnnl_status_t status) {
     if (good(b) && status != dnnl_success)
         b->status = b->call->services->fail(
             b->call, status == dnnl_out_of_memory ? PARTITA_ERROR_MEMORY : PARTITA_ERROR_BACKEND,
@@ -105,7 +113,7 @@ static bool check(builder *b, dnnl_status_t status) {
 /* ------------------------------------------------------------------ layouts */
 
 /* Row-major, or with the last two axes swapped. */
-static dnnl_memory_desc_t dense(builder *b, int32_t value) {
+static inline dnnl_memory_desc_t dense(builder *b, int32_t value) {
     const region_value *v = &b->values[value];
     dnnl_dims_t strides;
     dnnl_dim_t stride = 1;
@@ -124,7 +132,7 @@ static dnnl_memory_desc_t dense(builder *b, int32_t value) {
 }
 
 /* To be chosen by the primitive. */
-static dnnl_memory_desc_t any(builder *b, int32_t value) {
+static inline dnnl_memory_desc_t any(builder *b, int32_t value) {
     const region_value *v = &b->values[value];
     dnnl_memory_desc_t layout = NULL;
     if (good(b))
@@ -132,17 +140,17 @@ static dnnl_memory_desc_t any(builder *b, int32_t value) {
     return layout;
 }
 
-static const_dnnl_memory_desc_t layout_of(builder *b, int32_t place) {
+static inline const_dnnl_memory_desc_t layout_of(builder *b, int32_t place) {
     const_dnnl_memory_desc_t layout = NULL;
     if (good(b))
-        check(b, dnnl_memory_get_memory_desc(b->region->places[place].memory, &layout));
+        check(b, dnnl_memory_get_memory_desc(b->made->places[place].memory, &layout));
     return layout;
 }
 
 /* ------------------------------------------------------------------ places and blocks */
 
-static int32_t add_place(builder *b, const_dnnl_memory_desc_t layout, int32_t argument, int32_t block, void *data) {
-    region *r = b->region;
+static inline int32_t add_place(builder *b, const_dnnl_memory_desc_t layout, int32_t argument, int32_t block, void *data) {
+    region *r = b->made;
     region_place *place = &r->places[r->place_count];
     if (!good(b) || !check(b, dnnl_memory_create(&place->memory, layout, r->engine, data)))
         return 0;
@@ -152,8 +160,8 @@ static int32_t add_place(builder *b, const_dnnl_memory_desc_t layout, int32_t ar
 }
 
 /* A block that is free from now on: the smallest that is large enough, else the largest, else a new one. */
-static int32_t take_block(builder *b, size_t bytes, int32_t last) {
-    region *r = b->region;
+static inline int32_t take_block(builder *b, size_t bytes, int32_t last) {
+    region *r = b->made;
     int32_t chosen = NONE;
     for (int32_t n = 1; n < r->block_count; n++) {
         const size_t held = r->blocks[n].bytes;
@@ -171,15 +179,15 @@ static int32_t take_block(builder *b, size_t bytes, int32_t last) {
     return chosen;
 }
 
-static int32_t latest(const builder *b, int32_t value) {
+static inline int32_t latest(const builder *b, int32_t value) {
     return b->places[value][1] != NONE ? b->places[value][1] : b->places[value][0];
 }
 
 /* ------------------------------------------------------------------ steps */
 
 /* Makes the primitive of a descriptor, which it takes, and lets every run execute it. */
-static void add_step(builder *b, dnnl_primitive_desc_t description, const dnnl_exec_arg_t *operands, int32_t count) {
-    region *r = b->region;
+static inline void add_step(builder *b, dnnl_primitive_desc_t description, const dnnl_exec_arg_t *operands, int32_t count) {
+    region *r = b->made;
     region_step *step = &r->steps[r->step_count];
     if (good(b) && check(b, dnnl_primitive_create(&step->primitive, description))) {
         const_dnnl_memory_desc_t scratch = dnnl_primitive_desc_query_md(description, dnnl_query_scratchpad_md, 0);
@@ -201,13 +209,13 @@ static void add_step(builder *b, dnnl_primitive_desc_t description, const dnnl_e
     dnnl_primitive_desc_destroy(description);
 }
 
-static dnnl_exec_arg_t operand(const builder *b, int argument, int32_t place) {
-    const dnnl_exec_arg_t result = {argument, b->region->places[place].memory};
+static inline dnnl_exec_arg_t operand(const builder *b, int argument, int32_t place) {
+    const dnnl_exec_arg_t result = {argument, b->made->places[place].memory};
     return result;
 }
 
-static void add_copy(builder *b, int32_t from, int32_t to) {
-    const dnnl_engine_t engine = b->region->engine;
+static inline void add_copy(builder *b, int32_t from, int32_t to) {
+    const dnnl_engine_t engine = b->made->engine;
     const_dnnl_memory_desc_t source = layout_of(b, from), target = layout_of(b, to);
     const dnnl_exec_arg_t operands[2] = {operand(b, DNNL_ARG_FROM, from), operand(b, DNNL_ARG_TO, to)};
     dnnl_primitive_attr_t attributes = NULL;
@@ -220,8 +228,8 @@ static void add_copy(builder *b, int32_t from, int32_t to) {
 }
 
 /* Copies a constant, now. */
-static void copy_constant(builder *b, int32_t from, int32_t to) {
-    region *r = b->region;
+static inline void copy_constant(builder *b, int32_t from, int32_t to) {
+    region *r = b->made;
     const_dnnl_memory_desc_t source = layout_of(b, from), target = layout_of(b, to);
     const dnnl_exec_arg_t operands[2] = {operand(b, DNNL_ARG_FROM, from), operand(b, DNNL_ARG_TO, to)};
     dnnl_primitive_desc_t description = NULL;
@@ -237,13 +245,13 @@ static void copy_constant(builder *b, int32_t from, int32_t to) {
 /* ------------------------------------------------------------------ values */
 
 /* A value's place in a layout: one that it has, or a copy. */
-static int32_t in_layout(builder *b, int32_t value, const_dnnl_memory_desc_t layout) {
+static inline int32_t in_layout(builder *b, int32_t value, const_dnnl_memory_desc_t layout) {
     if (!good(b))
         return 0;
     for (int32_t n = 0; n < 2; n++)
         if (b->places[value][n] != NONE && dnnl_memory_desc_equal(layout_of(b, b->places[value][n]), layout))
             return b->places[value][n];
-    const region_place *made = &b->region->places[b->places[value][0]];
+    const region_place *made = &b->made->places[b->places[value][0]];
     int32_t copy;
     if (made->argument == NONE && made->block == NONE) {
         copy = add_place(b, layout, NONE, NONE, DNNL_MEMORY_ALLOCATE);
@@ -258,14 +266,14 @@ static int32_t in_layout(builder *b, int32_t value, const_dnnl_memory_desc_t lay
 }
 
 /* A dense tensor of the caller's (data is NULL then), or a constant. */
-static void border(builder *b, int32_t value, int32_t argument, const void *data) {
+static inline void border(builder *b, int32_t value, int32_t argument, const void *data) {
     dnnl_memory_desc_t layout = dense(b, value);
     b->places[value][0] = add_place(b, layout, argument, NONE, (void *)data);
     dnnl_memory_desc_destroy(layout);
 }
 
 /* Where a node puts its result: over its residual, at the caller's, or in a block. */
-static int32_t produce(builder *b, int32_t value, const_dnnl_memory_desc_t layout) {
+static inline int32_t produce(builder *b, int32_t value, const_dnnl_memory_desc_t layout) {
     const region_value *v = &b->values[value];
     dnnl_memory_desc_t row_major = dense(b, value);
     int32_t place = NONE;
@@ -275,9 +283,9 @@ static int32_t produce(builder *b, int32_t value, const_dnnl_memory_desc_t layou
         place = add_place(b, layout, v->argument, NONE, DNNL_MEMORY_NONE);
     for (int32_t n = 0; n < 2 && place == NONE && b->residual != NONE && b->overwrites_residual; n++) {
         const int32_t old = b->places[b->residual][n];
-        if (old != NONE && b->region->places[old].block != NONE && dnnl_memory_desc_equal(layout_of(b, old), layout)) {
+        if (old != NONE && b->made->places[old].block != NONE && dnnl_memory_desc_equal(layout_of(b, old), layout)) {
             place = old;
-            b->region->blocks[b->region->places[old].block].last = v->last;
+            b->made->blocks[b->made->places[old].block].last = v->last;
         }
     }
     if (place == NONE) {
@@ -292,9 +300,9 @@ static int32_t produce(builder *b, int32_t value, const_dnnl_memory_desc_t layou
 }
 
 /* Hands a result out, dense, where it does not lie at the caller's already. */
-static void hand_out(builder *b, int32_t value) {
+static inline void hand_out(builder *b, int32_t value) {
     const int32_t argument = b->values[value].argument, place = b->places[value][0];
-    if (!good(b) || argument == NONE || b->region->places[place].argument == argument)
+    if (!good(b) || argument == NONE || b->made->places[place].argument == argument)
         return;
     dnnl_memory_desc_t layout = dense(b, value);
     add_copy(b, place, add_place(b, layout, argument, NONE, DNNL_MEMORY_NONE));
@@ -303,7 +311,7 @@ static void hand_out(builder *b, int32_t value) {
 
 /* ------------------------------------------------------------------ nodes */
 
-static void begin(builder *b, const char *node) {
+static inline void begin(builder *b, const char *node) {
     b->node = node;
     b->now++;
     b->residual = NONE;
@@ -316,7 +324,7 @@ static void begin(builder *b, const char *node) {
 }
 
 /* x -> y with any further operands, whose places are given. */
-static void add_unary(builder *b, dnnl_primitive_desc_t description, int32_t source, int32_t y,
+static inline void add_unary(builder *b, dnnl_primitive_desc_t description, int32_t source, int32_t y,
                       const dnnl_exec_arg_t *further, int32_t count) {
     dnnl_exec_arg_t operands[8] = {operand(b, DNNL_ARG_SRC, source)};
     if (!good(b)) {
@@ -332,8 +340,8 @@ static void add_unary(builder *b, dnnl_primitive_desc_t description, int32_t sou
 
 /* ------------------------------------------------------------------ the region as a whole */
 
-static void open_region(builder *b) {
-    region *r = b->region;
+static inline void open_region(builder *b) {
+    region *r = b->made;
     b->node = b->symbol;
     r->block_count = 1; /* the scratchpad */
     for (int32_t value = 0; value < VALUES; value++)
@@ -342,7 +350,7 @@ static void open_region(builder *b) {
         check(b, dnnl_stream_create(&r->stream, r->engine, dnnl_stream_default_flags));
 }
 
-static void free_region(region *r) {
+static inline void free_region(region *r) {
     for (int32_t n = 0; n < r->step_count; n++)
         dnnl_primitive_destroy(r->steps[n].primitive);
     for (int32_t n = 0; n < r->place_count; n++)
@@ -354,8 +362,8 @@ static void free_region(region *r) {
 }
 
 /* Allocates the blocks, now that all are known, and gives everything back where building failed. */
-static partita_status close_region(builder *b) {
-    region *r = b->region;
+static inline partita_status close_region(builder *b) {
+    region *r = b->made;
     for (int32_t n = 0; n < r->block_count && good(b); n++) {
         const size_t bytes = (r->blocks[n].bytes + PARTITA_ALIGNMENT - 1) / PARTITA_ALIGNMENT * PARTITA_ALIGNMENT;
         if (bytes && !(r->blocks[n].data = aligned_alloc(PARTITA_ALIGNMENT, bytes)))
@@ -373,7 +381,7 @@ static partita_status close_region(builder *b) {
     return b->status;
 }
 
-static partita_status run_region(const partita_call *call, const region *r, const char *symbol) {
+static inline partita_status run_region(const partita_call *call, const region *r, const char *symbol) {
     const int before = set_threads(call->services->threads);
     const char *node = symbol;
     dnnl_status_t status = dnnl_success;
@@ -392,3 +400,5 @@ static partita_status run_region(const partita_call *call, const region *r, cons
     return call->services->fail(call, PARTITA_ERROR_BACKEND, "region %s: the primitive of node '%s': oneDNN says %s",
                                 symbol, node, dnnl_status2str(status));
 }
+
+#endif
