@@ -123,10 +123,11 @@ class RegionSource:
         if number in self._arguments:
             return f"call->arguments[{self._arguments[number]}]"
         if buffer.storage is Storage.CONSTANT:
-            if value.name not in self.constants:
-                self.constants[value.name] = self._names.fresh(value.name)
-                self._constant_types[value.name] = C_TYPES[value.tensor.dtype]
-            return f"state->{self.constants[value.name]}"
+            name = buffer.constant  # also where `value` is a view of it
+            if name not in self.constants:
+                self.constants[name] = self._names.fresh(name)
+                self._constant_types[name] = C_TYPES[value.tensor.dtype]
+            return f"state->{self.constants[name]}"
         return self._memory(number, buffer)
 
     def pointer(self, value: Value) -> str:
