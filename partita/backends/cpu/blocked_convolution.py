@@ -1,8 +1,8 @@
 """Kernels of convolutions on blocked tensors: direct (any window, stride, group), planar input, depthwise.
 
-Each computes a line of output pixels at a time, for a few blocks of output channels: register tiles fill a small array of
-sums, and one loop over it stores the results with the epilogue. A window that overhangs reads a padded copy of the image
-in scratch memory, so that the tiles have no conditions.
+Each computes a line of output pixels at a time, for a few blocks of output channels: register tiles fill a small array
+of sums, and one loop over it stores the results with the epilogue. A window that overhangs reads a padded copy of the
+image in scratch memory, so that the tiles have no conditions.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_weights import SUMS
 from partita.ir import dims
-from partita.ir.expression import Computation, Load, compute, load, replace_indices, substitute
+from partita.ir.expression import Axis, Computation, Load, compute, load, replace_indices, substitute
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 STRIP = 64  # pixels, about: what is summed before it is stored
+PRODUCTS = 50  # a nanosecond, on one thread
+COPIES = 4  # elements a nanosecond
 
 
 class BlockedKernel:
@@ -59,27 +61,24 @@ class BlockedKernel:
     def is_padded(self) -> bool:
         return needs_padding(self.kernel)
 
-    def open_images(self, scope: Scope, planes: int, lanes: int) -> tuple[Scope, str]:
-        """Opens the loop over the batch; gives its scope and the name of the image (padded where it must be)."""
+    def write_padding(self, planes: int, lanes: int) -> str:
+        """The phase that copies the images into padded ones; gives the C text of where the windows read."""
         writer, x = self.writer, self.kernel.operand(0)
-        height, width = x.shape[2], x.shape[3]
-        inner = writer.printer.open_loops([self.result.axes[0]], scope)
-        batch = writer.printer.axis_names[self.result.axes[0]]
-        size = planes * height * width * lanes
-        inner.write(f"const float *image = {writer.pointer(x)} + {batch} * {size};")
         if not self.is_padded:
-            return inner, "image"
-        writer.uses_workspace = True
+            return writer.pointer(x)
+        writer.uses_shared = True
+        height, width = x.shape[2], x.shape[3]
         rows, columns = self.padded_size
         top, left = self.view.begin
-        inner.write("float *padded = (float *)workspace;")
-        inner.write(
-            f"partita_pad(image, {planes}, {height}, {width}, {lanes}, {top}, {left}, {rows}, {columns}, padded);"
-        )
-        return inner, "padded"
-
-    def close_images(self, scope: Scope) -> None:
-        self.writer.printer.close_loops([self.result.axes[0]], scope)
+        image = Axis("plane", x.shape[0] * planes)
+        scope = writer.open_steps([image], rows * columns * lanes / COPIES)
+        name = writer.printer.axis_names[image]
+        scope.write(f"const float *plane_of_x = {writer.pointer(x)} + {name} * {height * width * lanes};")
+        scope.write(f"float *padded = (float *)shared + {name} * {rows * columns * lanes};")
+        sizes = f"{height}, {width}, {lanes}, {top}, {left}, {rows}, {columns}"
+        scope.write(f"partita_pad(plane_of_x, 1, {sizes}, padded);")
+        writer.close_steps()
+        return "(const float *)shared"
 
     def tile_function(self, pixels: int, panels: int, depth: int, stride: int) -> str:
         """The name of the register tile of this shape; its function is shared by all kernels of a file."""
@@ -102,7 +101,7 @@ class BlockedKernel:
             nest = LoopNest(axes[2:4], [body], [form])
             assert len(nest.loops) <= 1, "takes_epilogue lets in only what runs over the image as one"
             body, form = replace_indices(body, nest.replacement), moved(form, nest.replacement)
-            printer.axis_names.update({axis: places[3] for axis in nest.loops})
+            printer.axis_names.update(dict.fromkeys(nest.loops, places[3]))
         for place, text in places.items():
             printer.axis_names[axes[place]] = text
         printer.axis_names[axes[4]] = "lane"
@@ -131,15 +130,13 @@ def needs_padding(kernel: Node) -> bool:
 
 
 def workspace(kernel: Node) -> int:
-    """Bytes of the padded image."""
+    """Bytes of the padded images; of one plane for a depthwise kernel, which pads as it goes."""
     if not needs_padding(kernel):
         return 0
     x = kernel.operand(0)
     rows, columns = _covered(kernel)
-    if kernel.op_type == "PlanarConv":
-        planes, lanes = x.shape[1], 1
-    else:
-        planes, lanes = (1 if kernel.op_type == "BlockedDepthwiseConv" else x.shape[1]), x.shape[4]
+    planes = 1 if kernel.op_type == "BlockedDepthwiseConv" else x.shape[0] * x.shape[1]
+    lanes = 1 if kernel.op_type == "PlanarConv" else x.shape[4]
     return int(planes * rows * columns * lanes * 4)
 
 
@@ -150,82 +147,89 @@ class DirectKernel(BlockedKernel):
         kernel, writer = self.kernel, self.writer
         x, w = kernel.operand(0), kernel.operand(1)
         is_planar = kernel.op_type == "PlanarConv"
-        lanes = 1 if is_planar else self.block
-        panels = int(w.shape[4] if is_planar else w.shape[5])
-        groups = int(kernel.attributes.get("group", 1))
+        self.lanes = 1 if is_planar else self.block
+        self.panels = int(w.shape[4] if is_planar else w.shape[5])
         planes = int(x.shape[1])
+        images = self.write_padding(planes, self.lanes)
         rows, columns = self.padded_size if self.is_padded else (x.shape[2], x.shape[3])
-        (sh, sw), (dh, dw) = self.view.strides, self.view.dilations
+        self.is_flat = (rows, columns) == (self.height, self.width) and self.view.kernel == (1, 1)
+        length = self.height * self.width if self.is_flat else self.width
+        count = -(-length // (SUMS // self.panels))
+        self.pixels = -(-length // count)
+        self.strip = min(length, self.pixels * max(1, STRIP // self.pixels))
+        batch, panel = self.result.axes[0], Axis("panel", w.shape[0])
+        line = Axis("line", -(-length // self.strip) if self.is_flat else self.height)
         panel_size = int(dims.product(w.shape[1:]))
-        scope = writer.scope()
-        taps = f"{self.view.kernel[0]}, {self.view.kernel[1]}"
-        scope.write(
-            f"const partita_window window = {{{planes // groups}, {rows * columns * lanes}, {taps}, "
-            f"{dh * columns * lanes}, {dw * lanes}, {panels * self.block}, {self.block}}};"
-        )
-        images, source = self.open_images(scope, planes, lanes)
-        images.write(f"for (int64_t panel = 0; panel < {w.shape[0]}; ++panel) {{")
-        inner = images.inner()
-        inner.write(f"const float *weights = {writer.pointer(w)} + panel * {panel_size};")
+        pixels = self.strip if self.is_flat else length
+        scope = writer.open_steps([batch, panel, line], pixels * panel_size / PRODUCTS)
+        names = writer.printer.axis_names
+        self._write_window(scope, planes, rows, columns)
+        scope.write(f"const float *weights = {writer.pointer(w)} + {names[panel]} * {panel_size};")
+        source = f"{images} + {names[batch]} * {planes * rows * columns * self.lanes}"
+        groups = int(kernel.attributes.get("group", 1))
         if groups > 1:
-            step = planes // groups * rows * columns * lanes
-            inner.write(f"const float *channels = {source} + panel / {w.shape[0] // groups} * {step};")
-            source = "channels"
-        is_flat = (rows, columns) == (self.height, self.width) and self.view.kernel == (1, 1)
-        line = inner
-        if not is_flat:
-            inner.write(f"for (int64_t line = 0; line < {self.height}; ++line) {{")
-            line = inner.inner()
-            source = f"{source} + line * {sh * columns * lanes}"
-        length = self.height * self.width if is_flat else self.width
-        self._write_line(line, length, panels, source, sw * lanes, 1 if is_planar else self.block, is_flat)
-        if not is_flat:
-            inner.write("}")
-        images.write("}")
-        self.close_images(scope)
+            step = planes // groups * rows * columns * self.lanes
+            source += f" + {names[panel]} / {w.shape[0] // groups} * {step}"
+        if not self.is_flat:
+            source += f" + {names[line]} * {self.view.strides[0] * columns * self.lanes}"
+        scope.write(f"const float *source = {source};")
+        if self.is_flat:
+            scope.write(f"const int64_t start = {names[line]} * {self.strip};")
+            whole = length % self.strip == 0
+            width = str(self.strip) if whole else "width"
+            if not whole:
+                left = f"{length} - start"
+                scope.write(f"const int64_t width = {left} < {self.strip} ? {left} : {self.strip};")
+            self._write_strip(scope, "start", width, length % self.pixels, names[panel], None)
+        else:
+            self._write_row(scope, length, names[panel], names[line])
+        writer.close_steps()
         return writer.finish()
 
-    def _write_line(
-        self, scope: Scope, length: int, panels: int, source: str, stride: int, depth: int, is_flat: bool
-    ) -> None:
-        """The tiles and stores of one line of `length` output pixels."""
-        count = -(-length // (SUMS // panels))
-        pixels = -(-length // count)
-        strip = min(length, pixels * max(1, STRIP // pixels))
-        rest = length % pixels
-        sums = "sums"
-        whole = strip == length
-        scope.write(f"float {sums}[{strip * panels * self.block}] __attribute__((aligned(64)));")
-        inner = scope
-        if not whole:
-            scope.write(f"for (int64_t start = 0; start < {length}; start += {strip}) {{")
-            inner = scope.inner()
-            inner.write(f"const int64_t width = {length} - start < {strip} ? {length} - start : {strip};")
-        start, width = ("0", str(strip)) if whole else ("start", "width")
-        inner.write("int64_t done = 0;")
-        self._tile_loop(inner, pixels, panels, depth, stride, f"{source} + ({start} + done) * {stride}", width)
-        if rest:
-            tile = self.tile_function(rest, panels, depth, stride)
-            inner.write("if (done < " + width + ")")
-            inner.write(f"    {tile}(&window, {source} + ({start} + done) * {stride}, weights, sums + done * {panels * self.block});")
-        inner.write(f"for (int64_t v = 0; v < {panels}; ++v) {{")
-        inner.write(f"    for (int64_t p = 0; p < {width}; ++p) {{")
-        inner.inner().inner().write(f"const float *cell = sums + (p * {panels} + v) * {self.block};")
-        places = {1: f"(panel * {panels} + v)", 3: "p" if whole else "(start + p)"}
-        if not is_flat:
-            places[2] = "line"
-        self.store(inner.inner().inner(), places, "cell")
-        inner.write("    }")
-        inner.write("}")
-        if not whole:
-            scope.write("}")
+    def _write_window(self, scope: Scope, planes: int, rows: int, columns: int) -> None:
+        (dh, dw), (kh, kw) = self.view.dilations, self.view.kernel
+        blocks = planes // int(self.kernel.attributes.get("group", 1))
+        fields = [blocks, rows * columns * self.lanes, kh, kw, dh * columns * self.lanes, dw * self.lanes]
+        fields += [self.panels * self.block, self.block]
+        scope.write(f"const partita_window window = {{{', '.join(map(str, fields))}}};")
 
-    def _tile_loop(
-        self, scope: Scope, pixels: int, panels: int, depth: int, stride: int, source: str, width: str
-    ) -> None:
-        tile = self.tile_function(pixels, panels, depth, stride)
-        scope.write(f"for (; done + {pixels} <= {width}; done += {pixels})")
-        scope.write(f"    {tile}(&window, {source}, weights, sums + done * {panels * self.block});")
+    def _write_row(self, scope: Scope, length: int, panel: str, line: str) -> None:
+        """The tiles and stores of one row of output pixels, a strip at a time."""
+        if self.strip == length:
+            self._write_strip(scope, "0", str(length), length % self.pixels, panel, line)
+            return
+        scope.write(f"for (int64_t start = 0; start < {length}; start += {self.strip}) {{")
+        inner = scope.inner()
+        left = f"{length} - start"
+        inner.write(f"const int64_t width = {left} < {self.strip} ? {left} : {self.strip};")
+        self._write_strip(inner, "start", "width", length % self.pixels, panel, line)
+        scope.write("}")
+
+    def _write_strip(self, scope: Scope, start: str, width: str, rest: int, panel: str, line: str | None) -> None:
+        """Sums `width` pixels from `start`, then stores them. Whole tiles leave `rest` pixels of the last strip."""
+        stride = self.view.strides[1] * self.lanes
+        depth = 1 if self.lanes == 1 else self.block
+        size = self.panels * self.block
+        scope.write(f"float sums[{self.strip * size}] __attribute__((aligned(64)));")
+        scope.write("int64_t done = 0;")
+        arguments = f"(&window, source + ({start} + done) * {stride}, weights, sums + done * {size})"
+        tile = self.tile_function(self.pixels, self.panels, depth, stride)
+        scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels})")
+        scope.write(f"    {tile}{arguments};")
+        if rest:
+            tile = self.tile_function(rest, self.panels, depth, stride)
+            scope.write(f"if (done < {width})")
+            scope.write(f"    {tile}{arguments};")
+        scope.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")
+        scope.write(f"    for (int64_t p = 0; p < {width}; ++p) {{")
+        cell = scope.inner().inner()
+        cell.write(f"const float *cell = sums + (p * {self.panels} + v) * {self.block};")
+        places = {1: f"({panel} * {self.panels} + v)", 3: "p" if start == "0" else f"({start} + p)"}
+        if line is not None:
+            places[2] = line
+        self.store(cell, places, "cell")
+        scope.write("    }")
+        scope.write("}")
 
 
 class DepthwiseKernel(BlockedKernel):
@@ -238,9 +242,9 @@ class DepthwiseKernel(BlockedKernel):
         rows, columns = self.padded_size if self.is_padded else (height, width)
         (sh, sw), (dh, dw) = self.view.strides, self.view.dilations
         kh, kw = self.view.kernel
-        scope = writer.scope()
         blocks = self.result.axes[1]
-        inner = writer.printer.open_loops(self.result.axes[:2], scope)
+        cost = self.height * self.width * self.block * kh * kw / (PRODUCTS / 2)
+        inner = writer.open_steps(self.result.axes[:2], cost)
         batch, block = (writer.printer.axis_names[axis] for axis in self.result.axes[:2])
         plane = height * width * self.block
         inner.write(f"const float *plane = {writer.pointer(x)} + ({batch} * {blocks.extent} + {block}) * {plane};")
@@ -275,7 +279,5 @@ class DepthwiseKernel(BlockedKernel):
         self.store(line.inner(), {1: block, 2: "line", 3: "p"}, "cell")
         line.write("}")
         inner.write("}")
-        writer.printer.close_loops(self.result.axes[:2], scope)
+        writer.close_steps()
         return writer.finish()
-
-

@@ -86,8 +86,8 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
 
 @computes("WinogradConv", domain=DOMAIN)
 def winograd_convolution(node: Node) -> Computation:
-    """A 3x3 convolution of stride 1 by tiles of `tile` x `tile` outputs. Its weights are transformed when they are bound,
-    so the expression says the shape alone: `x [N, Ib, H, W, B]`, weights `[(tile + 2)^2, Op, Ib, B, V, B]`."""
+    """A 3x3 convolution of stride 1 by tiles of `tile` x `tile` outputs. Its weights are transformed when they are
+    bound, so the expression says the shape alone: `x [N, Ib, H, W, B]`, weights `[(tile + 2)^2, Op, Ib, B, V, B]`."""
     x, _, bias = node.operands
     view = block_window(node)
     return compute(

@@ -3,6 +3,8 @@
 Both are one product `[rows, depth] x [depth, columns]`. The columns are packed, PARTITA_TILE_COLUMNS at a time, into
 scratch memory: a block of the right matrix, or the windows of a convolution (im2col). The left matrix is read where it
 is: the rows of the weights for a convolution. Sums are float.
+
+A step is one tile of PARTITA_TILE_ROWS rows and one block of columns; a block is packed by each thread that meets it.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ from partita.ir.operators.contraction import Window, window
 from partita.ir.operators.elementwise import element
 from partita.ir.types import DType, TensorType
 
-TILE_COLUMNS = 64  # PARTITA_TILE_COLUMNS of partita_gemm.h
+TILE_ROWS, TILE_COLUMNS = 6, 64  # PARTITA_TILE_ROWS and PARTITA_TILE_COLUMNS of partita_gemm.h
+PRODUCTS = 40  # a nanosecond, on one thread
 SMALL = 4  # rows: below this, packing costs more than it saves
 
 
@@ -119,16 +122,33 @@ class _Tiles:
     def sum_at(self) -> Expr:
         return Load(self.accumulator, (), DType.FLOAT32)
 
-    def write_tiles(self, scope: Scope, rows: Dim, depth: Dim, a: str, a_stride: Dim) -> Scope:
-        """Opens the loop over tiles of rows and computes one tile; gives the scope where its elements are stored."""
+    def open_tiles(self, outer: Sequence[Axis], rows: Dim, depth: Dim, columns: Dim) -> Scope:
+        """Opens the loop over tiles: the tiles of rows, for each block of columns, for each element of `outer`. In its
+        scope are `block` (which one of all), `start` and `width` (of its columns), `row` and `height`."""
+        writer, size = self.writer, self.writer.size
+        tiles = Axis("row_tile", dims.ceil_div(rows, TILE_ROWS))
+        blocks = Axis("column_block", dims.ceil_div(columns, TILE_COLUMNS))
+        scope = writer.open_steps([*outer, blocks, tiles], TILE_ROWS * TILE_COLUMNS * dims.typical(depth) / PRODUCTS)
+        names = writer.printer.axis_names
+        scope.write(f"const int64_t block = step / {size(tiles.extent)};")
+        scope.write(f"const int64_t start = {names[blocks]} * PARTITA_TILE_COLUMNS;")
+        scope.write(f"const int64_t left_columns = {size(columns)} - start;")
+        scope.write("const int64_t width = left_columns < PARTITA_TILE_COLUMNS ? left_columns : PARTITA_TILE_COLUMNS;")
+        scope.write(f"const int64_t row = {names[tiles]} * PARTITA_TILE_ROWS;")
+        scope.write(f"const int64_t left_rows = {size(rows)} - row;")
+        scope.write("const int64_t height = left_rows < PARTITA_TILE_ROWS ? left_rows : PARTITA_TILE_ROWS;")
+        return scope
+
+    def open_packing(self, scope: Scope) -> Scope:
+        """Opens what packs a block's columns where the step before was another's."""
+        scope.write("if (step == begin || row == 0) {")
+        return scope.inner()
+
+    def write_tile(self, scope: Scope, depth: Dim, a: str, a_stride: Dim) -> None:
+        """Computes the tile."""
         size = self.writer.size
-        scope.write(f"for (int64_t row = 0; row < {size(rows)}; row += PARTITA_TILE_ROWS) {{")
-        inner = scope.inner()
-        left = f"{size(rows)} - row"
-        inner.write(f"const int64_t height = {left} < PARTITA_TILE_ROWS ? {left} : PARTITA_TILE_ROWS;")
-        inner.write("float tile[PARTITA_TILE_ROWS][PARTITA_TILE_COLUMNS];")
-        inner.write(f"partita_gemm_tile(height, {size(depth)}, {a}, {size(a_stride)}, columns, tile);")
-        return inner
+        scope.write("float tile[PARTITA_TILE_ROWS][PARTITA_TILE_COLUMNS];")
+        scope.write(f"partita_gemm_tile(height, {size(depth)}, {a}, {size(a_stride)}, columns, tile);")
 
     def write_store(
         self, scope: Scope, value: Value, computation: Computation, columns: Sequence[Axis], row: Axis, row_text: str
@@ -166,24 +186,19 @@ class _Product(_Tiles):
         own = self._own()
         value, result = self.epilogue(own)
         batch, (row, column) = result.axes[:-2], result.axes[-2:]
-        scope = writer.scope()
-        scope.write("float *columns = (float *)workspace;")
-        inner = writer.printer.open_loops(batch, scope)
-        inner.write(f"const float *left = {writer.pointer(a)}{self._batch_offset(a, batch)};")
-        inner.write(f"const float *right = {writer.pointer(b)}{self._batch_offset(b, batch)};")
-        inner.write(f"for (int64_t start = 0; start < {size(columns)}; start += PARTITA_TILE_COLUMNS) {{")
-        block = inner.inner()
-        left = f"{size(columns)} - start"
-        block.write(f"const int64_t width = {left} < PARTITA_TILE_COLUMNS ? {left} : PARTITA_TILE_COLUMNS;")
-        block.write(f"for (int64_t k = 0; k < {size(depth)}; ++k)")
-        block.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
+        tile = self.open_tiles(batch, a.shape[-2], depth, columns)
+        tile.write("float *columns = (float *)workspace;")
+        tile.write(f"const float *left = {writer.pointer(a)}{self._batch_offset(a, batch)};")
+        tile.write(f"const float *right = {writer.pointer(b)}{self._batch_offset(b, batch)};")
+        packing = self.open_packing(tile)
+        packing.write(f"for (int64_t k = 0; k < {size(depth)}; ++k)")
+        packing.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
         element = f"right[k * {size(columns)} + start + c]"
-        block.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
-        tile = self.write_tiles(block, a.shape[-2], depth, f"left + row * {size(depth)}", depth)
+        packing.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
+        tile.write("}")
+        self.write_tile(tile, depth, f"left + row * {size(depth)}", depth)
         self.write_store(tile, value, result, [column], row, "(row + r)")
-        block.write("}")
-        inner.write("}")
-        writer.printer.close_loops(batch, scope)
+        writer.close_steps()
 
     def _own(self) -> Computation:
         """The kernel's result in terms of the sum: Gemm scales it and adds C."""
@@ -229,27 +244,19 @@ class _Convolution(_Tiles):
         view = window(kernel, x.shape[2:], w.shape[2:])
         value, result = self.epilogue(self._own())
         batch, channel, spatial = result.axes[0], result.axes[1], result.axes[2:]
-        positions = size(dims.product(view.output))
-        scope = writer.scope()
-        scope.write("float *columns = (float *)workspace;")
-        inner = writer.printer.open_loops([batch], scope)
-        n = writer.printer.axis_names[batch]
-        inner.write(f"for (int64_t group = 0; group < {groups}; ++group) {{")
-        image = inner.inner()
+        group = Axis("group", groups)
+        tile = self.open_tiles([batch, group], rows, depth, dims.product(view.output))
+        n, g = writer.printer.axis_names[batch], writer.printer.axis_names[group]
         plane = size(dims.product(x.shape[2:]))
-        image.write(f"const float *image = {writer.pointer(x)} + ({n} * {groups} + group) * {w.shape[1]} * {plane};")
-        image.write(f"const float *weights = {writer.pointer(w)} + group * {rows} * {size(depth)};")
-        image.write(f"for (int64_t start = 0; start < {positions}; start += PARTITA_TILE_COLUMNS) {{")
-        block = image.inner()
-        left = f"{positions} - start"
-        block.write(f"const int64_t width = {left} < PARTITA_TILE_COLUMNS ? {left} : PARTITA_TILE_COLUMNS;")
-        self._write_packing(block, view, w.shape[1], x.shape[2:])
-        tile = self.write_tiles(block, rows, depth, f"weights + row * {size(depth)}", depth)
-        self.write_store(tile, value, result, spatial, channel, f"(group * {rows} + row + r)")
-        block.write("}")
-        image.write("}")
-        inner.write("}")
-        writer.printer.close_loops([batch], scope)
+        tile.write("float *columns = (float *)workspace;")
+        tile.write(f"const float *image = {writer.pointer(x)} + ({n} * {groups} + {g}) * {w.shape[1]} * {plane};")
+        tile.write(f"const float *weights = {writer.pointer(w)} + {g} * {rows} * {size(depth)};")
+        packing = self.open_packing(tile)
+        self._write_packing(packing, view, w.shape[1], x.shape[2:])
+        tile.write("}")
+        self.write_tile(tile, depth, f"weights + row * {size(depth)}", depth)
+        self.write_store(tile, value, result, spatial, channel, f"({g} * {rows} + row + r)")
+        writer.close_steps()
 
     def _own(self) -> Computation:
         """The sum with the bias, over the output's axes."""

@@ -1,7 +1,20 @@
-"""One kernel: the C function that computes a node (or a fused group of nodes) of a region.
+"""One kernel: the C that computes a node (or a fused group of nodes) of a region.
 
 A kernel knows its operands by position, not by name, so that two layers of one shape print the same text and share one
 function.
+
+Threads. A kernel is one phase or several, run in order, each a C function `(argument, begin, end, workspace)` that
+computes steps [begin, end) of its `steps`: whatever loop is outermost, or several flattened. Steps run in any order,
+cut anywhere, on any thread; so a result must depend on no other step of its phase, and is the same, bit by bit, for
+any number of threads. How a writer says so:
+
+- `writer.begin_phase(steps, cost)` starts a phase; what is written from here on reads `begin` and `end`. `cost` is what
+  a step takes on one thread, in nanoseconds, roughly: nothing smaller than a few microseconds is shared out.
+- `writer.open_steps(axes, cost)` does so with loops over `axes`, as one loop over the steps; `close_steps` ends it.
+- A kernel that begins no phase runs once, on one thread.
+- `writer.uses_workspace`: `workspace` is scratch memory, of which every thread has its own.
+- `writer.uses_shared`: `shared` is that scratch memory instead, one for all threads and phases: what a phase leaves
+  there, the next one finds (a padded image, the planes of a transform).
 """
 
 from __future__ import annotations
@@ -14,22 +27,33 @@ from partita.backends.cpu.loops import Form
 from partita.backends.source import C_TYPES, Names, c_string
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Expr
+from partita.ir.expression import Axis, Expr
 from partita.ir.graph import Graph, Node, Value
+
+# What a phase's function brings.
+RESERVED = ("argument", "begin", "end", "workspace", "pointers", "shared", "extents", "call", "status", "step", "rest")
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """One C function of a kernel: `body` is the text between the braces. `cost` is of one step, in nanoseconds."""
+
+    body: str
+    steps: Dim
+    cost: float
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A finished function: `body` is the text between the braces. A call passes `inputs` and `outputs`, values of the
-    region, in order."""
+    """Finished functions. A call passes `inputs` and `outputs`, values of the region, in order."""
 
     node: Node
-    parameters: str
-    body: str
+    phases: tuple[Phase, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
     uses_extents: bool
     uses_workspace: bool
+    uses_shared: bool
     can_fail: bool
     helpers: dict[str, str]  # functions that it calls, by name: shared by the kernels of a file
     blocks: frozenset[int]  # vector widths of the blocked tensors it knows, in channels
@@ -45,9 +69,11 @@ class KernelWriter:
     outputs: list[Value] = field(default_factory=list)
     aliased: bool = False  # an output may be an input's memory: no `restrict`
     lines: list[str] = field(default_factory=list)
-    names: Names = field(default_factory=Names)
+    names: Names = field(default_factory=lambda: Names(RESERVED))
     uses_extents: bool = False
     uses_workspace: bool = False
+    uses_shared: bool = False
+    phases: list[tuple[Dim, float, list[str]]] = field(default_factory=list)  # those begun: steps, cost, lines
     helpers: dict[str, str] = field(default_factory=dict)
     blocks: set[int] = field(default_factory=set)
     printer: ExpressionPrinter = field(init=False)
@@ -71,6 +97,33 @@ class KernelWriter:
     def scope(self) -> Scope:
         return Scope(self.lines, 1, self.names)
 
+    def begin_phase(self, steps: Dim, cost: float) -> Scope:
+        """Starts a phase; gives the scope of its function."""
+        self.lines = []
+        self.phases.append((steps, cost, self.lines))
+        return self.scope()
+
+    def open_steps(self, axes: Sequence[Axis], cost: float, *, simd: bool = False) -> Scope:
+        """Starts a phase whose steps are the elements of `axes`, and opens its loop; `close_steps` closes it."""
+        scope = self.begin_phase(dims.product(axis.extent for axis in axes), cost)
+        names = [self.names.fresh(axis.name) for axis in axes]
+        self.printer.axis_names.update(zip(axes, names, strict=True))
+        loop = names[0] if len(names) == 1 else "step"
+        if simd and axes:
+            scope.write("#pragma omp simd")
+        scope.write(f"for (int64_t {loop} = begin; {loop} < end; ++{loop}) {{")
+        inner = scope.inner()
+        if len(axes) > 1:
+            inner.write("int64_t rest = step;")
+            for axis, name in reversed(list(zip(axes[1:], names[1:], strict=True))):
+                inner.write(f"const int64_t {name} = rest % {self.size(axis.extent)};")
+                inner.write(f"rest /= {self.size(axis.extent)};")
+            inner.write(f"const int64_t {names[0]} = rest;")
+        return inner
+
+    def close_steps(self) -> None:
+        self.scope().write("}")
+
     def size(self, dim: Dim) -> str:
         if dims.is_static(dim):
             return str(dim)
@@ -91,34 +144,47 @@ class KernelWriter:
         """The kernel, taking what its text mentions."""
         outer = list(dict.fromkeys(self.node.operands))
         read = [(inner, value) for inner, value in zip(self.inputs, outer, strict=True) if inner in self.printer.used]
-        qualifier = "*" if self.aliased else "*restrict "
-        parameters = [f"const {C_TYPES[v.tensor.dtype]} {qualifier}{self.pointers[v]}" for v, _ in read]
-        parameters += [f"{C_TYPES[v.tensor.dtype]} {qualifier}{self.pointers[v]}" for v in self.outputs]
-        lines = list(self.lines)
-        if self.uses_extents:
-            parameters.append("const int64_t *extents")
-        if self.uses_workspace:
-            parameters.append("char *workspace")
-        fails = self.printer.checks_indices
-        if fails:
-            parameters.append("const partita_call *call")
-            lines.insert(0, "    int bad_index = 0;")
-            message = c_string(f"{self.node.op_type} node: an index lies outside its tensor; check the index inputs")
-            lines.append("    if (bad_index)")
-            lines.append(f"        return call->services->fail(call, PARTITA_ERROR_INDEX, {message});")
-            lines.append("    return PARTITA_OK;")
+        phases = self.phases or [(1, 0.0, self.lines)]
+        prologue = self._prologue([value for value, _ in read])
         return Kernel(
             self.node,
-            ", ".join(parameters),
-            "\n".join(lines),
+            tuple(Phase("\n".join([*prologue, *self._checked(lines)]), steps, cost) for steps, cost, lines in phases),
             tuple(value for _, value in read),
             self.node.outputs,
             self.uses_extents,
             self.uses_workspace,
-            fails,
+            self.uses_shared,
+            self.printer.checks_indices,
             self.helpers,
             frozenset(self.blocks),
         )
+
+    def _prologue(self, read: Sequence[Value]) -> list[str]:
+        """The declarations of what a call passes, in the order of `calls.pointer_list`."""
+        qualifier = "*" if self.aliased else "*restrict "
+        declared = [f"const {C_TYPES[value.tensor.dtype]} {qualifier}{self.pointers[value]}" for value in read]
+        declared += [f"{C_TYPES[value.tensor.dtype]} {qualifier}{self.pointers[value]}" for value in self.outputs]
+        if self.uses_extents:
+            declared.append("const int64_t *extents")
+        if self.uses_shared:
+            declared.append("char *shared")
+        if self.printer.checks_indices:
+            declared += ["const partita_call *call", "int32_t *status"]
+        lines = ["    void *const *pointers = argument;"]
+        return lines + [f"    {text} = pointers[{place}];" for place, text in enumerate(declared)]
+
+    def _checked(self, lines: list[str]) -> list[str]:
+        if not self.printer.checks_indices:
+            return lines
+        message = c_string(f"{self.node.op_type} node: an index lies outside its tensor; check the index inputs")
+        return [
+            "    int bad_index = 0;",
+            *lines,
+            "    if (bad_index) {",
+            f"        const int32_t failed = call->services->fail(call, PARTITA_ERROR_INDEX, {message});",
+            "        __atomic_store_n(status, failed, __ATOMIC_RELAXED); /* from any thread */",
+            "    }",
+        ]
 
 
 def body_of(node: Node) -> Graph | None:

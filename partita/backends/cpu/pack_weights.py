@@ -50,7 +50,13 @@ class Packer:
             panels = self.panels(blocks, view.output[1])
             return Choice("PlanarConv", lambda: self.planar(w, blocks, panels), bias)
         unit = view.strides == (1, 1) and view.dilations == (1, 1)
-        if group == 1 and tuple(kernel) == (3, 3) and unit and per_group >= 2 * self.block and outputs >= 2 * self.block:
+        if (
+            group == 1
+            and tuple(kernel) == (3, 3)
+            and unit
+            and per_group >= 2 * self.block
+            and outputs >= 2 * self.block
+        ):
             tile = self.winograd_tile(view.output, per_group * outputs)
             if tile:
                 count = -(-view.output[0] // tile) * -(-view.output[1] // tile)
@@ -59,7 +65,9 @@ class Packer:
         is_flat = all(k == 1 for k in kernel) and unit and not view.is_padded
         pixels = view.output[0] * view.output[1] if is_flat else view.output[1]
         panels = self.panels(block_count(outputs // group, self.block), pixels)
-        return Choice("BlockedConv", lambda: self.blocked(w, blocks, panels), bias, {"group": group} if group > 1 else {})
+        return Choice(
+            "BlockedConv", lambda: self.blocked(w, blocks, panels), bias, {"group": group} if group > 1 else {}
+        )
 
     @staticmethod
     def winograd_tile(output: tuple[int, ...], products: int) -> int:

@@ -1,20 +1,22 @@
 """Winograd convolution F(m x m, 3 x 3): fewer products for 3x3 windows of stride 1.
 
-Tiles of m + 2 inputs a side, overlapping by 2, are transformed into (m + 2)^2 planes; on each plane the convolution is a
-plain product over channels, by the same register tiles as a 1x1 convolution; the planes of the results are transformed
-back into m x m outputs, with the epilogue in the store. Groups of tiles small enough for the cache go through all three
-steps together.
+Tiles of m + 2 inputs a side, overlapping by 2, are transformed into (m + 2)^2 planes; on each plane the convolution is
+a plain product over channels, by the same register tiles as a 1x1 convolution; the planes of the results are
+transformed back into m x m outputs, with the epilogue in the store. Groups of tiles small enough for the cache go
+through all three steps together.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from fractions import Fraction
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.blocked_convolution import BlockedKernel
+from partita.backends.cpu.blocked_convolution import PRODUCTS, BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.backends.cpu.pack_weights import SUMS
+from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
 LARGE = 48  # outputs a side from which tiles go in groups, for the cache's sake
@@ -29,11 +31,17 @@ def tile_counts(kernel: Node) -> tuple[int, int]:
     return -(-height // tile), -(-width // tile)
 
 
-def group_size(kernel: Node) -> int:
-    """Tiles that go through the three steps together."""
+def total(kernel: Node) -> int:
+    """Tiles of all images."""
     down, across = tile_counts(kernel)
+    return int(kernel.output.shape[0]) * down * across
+
+
+def group_size(kernel: Node) -> int:
+    """Tiles that go through the three steps together: groups of large images are shared out among threads, of small
+    ones each step."""
     large = min(int(dim) for dim in kernel.output.shape[2:4]) >= LARGE
-    return min(down * across, GROUP) if large else down * across
+    return min(total(kernel), GROUP) if large else total(kernel)
 
 
 def workspace(kernel: Node) -> int:
@@ -53,51 +61,82 @@ class WinogradKernel(BlockedKernel):
 
     def write(self) -> Kernel:
         kernel, writer = self.kernel, self.writer
-        writer.uses_workspace = True
         self.tile = int(kernel.attributes["tile"])
         self.side = self.tile + 2
         self.inputs, self.outputs = int(kernel.operand(0).shape[1]), int(kernel.output.shape[1])
-        down, across = tile_counts(kernel)
-        count, group = down * across, group_size(kernel)
-        x = kernel.operand(0)
-        input_plane, output_plane = plane_size(kernel, x), plane_size(kernel, kernel.output)
-        scope = writer.scope()
-        scope.write("float *points = (float *)workspace;")
-        scope.write(f"float *products = points + {self.side**2 * input_plane};")
-        batch = self.result.axes[0]
-        inner = writer.printer.open_loops([batch], scope)
-        size = self.inputs * x.shape[2] * x.shape[3] * self.block
-        inner.write(f"const float *image = {writer.pointer(x)} + {writer.printer.axis_names[batch]} * {size};")
-        body = inner
-        if group < count:
-            inner.write(f"for (int64_t first = 0; first < {count}; first += {group}) {{")
-            body = inner.inner()
-            body.write(f"const int64_t tiles = {count} - first < {group} ? {count} - first : {group};")
+        self.group = group_size(kernel)
+        self.input_plane = plane_size(kernel, kernel.operand(0))
+        self.output_plane = plane_size(kernel, kernel.output)
+        self.products = self.side**2 * self.group * self.inputs * self.outputs * self.block**2
+        if self.group < total(kernel):
+            self._write_grouped(total(kernel))
         else:
-            body.write("const int64_t first = 0;")
-            body.write(f"const int64_t tiles = {count};")
-        self._write_inputs(body, across, group, input_plane)
-        self._write_products(body, {group, count % group} - {0}, group, input_plane, output_plane)
-        self._write_outputs(body, across, group, output_plane)
-        if group < count:
-            inner.write("}")
-        writer.printer.close_loops([batch], scope)
+            self._write_stepwise()
         return writer.finish()
+
+    def _write_grouped(self, count: int) -> None:
+        """Groups of tiles, each in the memory of the thread that has it."""
+        writer = self.writer
+        writer.uses_workspace = True
+        group = Axis("group", -(-count // self.group))
+        scope = writer.open_steps([group], self.products / PRODUCTS)
+        scope.write(f"const int64_t first = {writer.printer.axis_names[group]} * {self.group};")
+        scope.write(f"const int64_t tiles = {count} - first < {self.group} ? {count} - first : {self.group};")
+        self._write_planes(scope, "workspace")
+        rest = count % self.group
+        for name, extent, write in (
+            ("block", self.inputs, self._write_input),
+            ("plane", self.side**2, lambda inner: self._write_products(inner, {self.group, rest} - {0})),
+            ("block", self.outputs, self._write_output),
+        ):
+            scope.write(f"for (int64_t {name} = 0; {name} < {extent}; ++{name}) {{")
+            write(scope.inner())
+            scope.write("}")
+        writer.close_steps()
+
+    def _write_stepwise(self) -> None:
+        """All tiles through one step after the other, in memory that the threads share."""
+        self.writer.uses_shared = True
+        self._write_phase("block", self.inputs, self.products / self.outputs / self.block, self._write_input)
+        self._write_phase("plane", self.side**2, self.products, lambda inner: self._write_products(inner, {self.group}))
+        self._write_phase("block", self.outputs, self.products / self.inputs / self.block, self._write_output)
+
+    def _write_phase(self, name: str, extent: int, products: float, write: Callable[[Scope], None]) -> None:
+        writer = self.writer
+        axis = Axis(name, extent)
+        scope = writer.open_steps([axis], products / extent / PRODUCTS)
+        if writer.printer.axis_names[axis] != name:
+            scope.write(f"const int64_t {name} = {writer.printer.axis_names[axis]};")
+        scope.write("const int64_t first = 0;")
+        scope.write(f"const int64_t tiles = {self.group};")
+        self._write_planes(scope, "shared")
+        write(scope)
+        writer.close_steps()
+
+    def _write_planes(self, scope: Scope, memory: str) -> None:
+        scope.write(f"float *points = (float *){memory};")
+        scope.write(f"float *products = points + {self.side**2 * self.input_plane};")
+
+    def _write_place(self, scope: Scope, top: int, left: int) -> None:
+        """Which image tile `first + t` lies in, and the row and column where it starts."""
+        down, across = tile_counts(self.kernel)
+        scope.write(f"const int64_t image = (first + t) / {down * across};")
+        scope.write(f"const int64_t row = (first + t) / {across} % {down} * {self.tile} - {top};")
+        scope.write(f"const int64_t column = (first + t) % {across} * {self.tile} - {left};")
 
     # ------------------------------------------------------------------ the three steps
 
-    def _write_inputs(self, scope: Scope, across: int, group: int, plane: int) -> None:
-        """Transforms the inputs of every tile, by blocks of channels."""
-        _, _, height, width, block = self.kernel.operand(0).shape
-        top, left = self.view.begin
+    def _write_input(self, scope: Scope) -> None:
+        """Transforms one block of input channels of every tile."""
+        x = self.kernel.operand(0)
+        _, _, height, width, block = x.shape
         side = self.side
         transform = self._transform("winograd_input", winograd_matrices.input_matrix(self.tile))
-        scope.write(f"for (int64_t block = 0; block < {self.inputs}; ++block) {{")
-        scope.write("    for (int64_t t = 0; t < tiles; ++t) {")
-        inner = scope.inner().inner()
-        inner.write(f"const int64_t row = (first + t) / {across} * {self.tile} - {top};")
-        inner.write(f"const int64_t column = (first + t) % {across} * {self.tile} - {left};")
-        inner.write(f"const float *source = image + ((block * {height} + row) * {width} + column) * {block};")
+        scope.write("for (int64_t t = 0; t < tiles; ++t) {")
+        inner = scope.inner()
+        self._write_place(inner, *map(int, self.view.begin))
+        place = f"((image * {self.inputs} + block) * {height} + row) * {width} + column"
+        inner.write(f"const float *source = {self.writer.pointer(x)} + ({place}) * {block};")
         inner.write(f"int64_t step = {width * block};")
         inner.write(f"float edge[{side * side * block}] __attribute__((aligned(64)));")
         inside = f"row >= 0 && column >= 0 && row + {side} <= {height} && column + {side} <= {width}"
@@ -115,57 +154,51 @@ class WinogradKernel(BlockedKernel):
         inner.write("    source = edge;")
         inner.write(f"    step = {side * block};")
         inner.write("}")
-        inner.write(f"{transform}(source, step, {block}, points + (block * {group} + t) * {block}, {side * plane}, {plane});")
-        scope.write("    }")
+        target = f"points + (block * {self.group} + t) * {block}"
+        inner.write(f"{transform}(source, step, {block}, {target}, {side * self.input_plane}, {self.input_plane});")
         scope.write("}")
 
-    def _write_products(self, scope: Scope, counts: set[int], group: int, plane: int, output_plane: int) -> None:
-        """One product over channels a plane."""
+    def _write_products(self, scope: Scope, counts: set[int]) -> None:
+        """The product over channels on one plane. `counts` are the numbers of tiles that a group may have."""
         w = self.kernel.operand(1)
-        panels, block = int(w.shape[4]), self.block
-        panel_size = self.inputs * block * panels * block
-        scope.write(
-            f"const partita_window window = {{{self.inputs}, {group * block}, 1, 1, 0, 0, {block}, {group * block}}};"
-        )
-        scope.write(f"for (int64_t plane = 0; plane < {self.side**2}; ++plane) {{")
-        scope.write(f"    for (int64_t panel = 0; panel < {w.shape[1]}; ++panel) {{")
-        inner = scope.inner().inner()
-        inner.write(f"const float *source = points + plane * {plane};")
-        inner.write(f"const float *weights = {self.writer.pointer(w)} + (plane * {w.shape[1]} + panel) * {panel_size};")
-        inner.write(f"float *target = products + plane * {output_plane} + panel * {panels * group * block};")
+        panels, block, group = int(w.shape[4]), self.block, self.group
+        size = self.inputs * block * panels * block
+        fields = f"{self.inputs}, {group * block}, 1, 1, 0, 0, {block}, {group * block}"
+        scope.write(f"const partita_window window = {{{fields}}};")
+        scope.write(f"for (int64_t panel = 0; panel < {w.shape[1]}; ++panel) {{")
+        inner = scope.inner()
+        inner.write(f"const float *source = points + plane * {self.input_plane};")
+        inner.write(f"const float *weights = {self.writer.pointer(w)} + (plane * {w.shape[1]} + panel) * {size};")
+        inner.write(f"float *target = products + plane * {self.output_plane} + panel * {panels * group * block};")
         largest = max(counts)
         pixels = -(-largest // -(-largest // (SUMS // panels)))
+        arguments = f"(&window, source + done * {block}, weights, target + done * {block})"
         inner.write("int64_t done = 0;")
-        tile = self.tile_function(pixels, panels, block, block)
         inner.write(f"for (; done + {pixels} <= tiles; done += {pixels})")
-        inner.write(f"    {tile}(&window, source + done * {block}, weights, target + done * {block});")
+        inner.write(f"    {self.tile_function(pixels, panels, block, block)}{arguments};")
         for rest in sorted({count % pixels for count in counts} - {0}):
-            tile = self.tile_function(rest, panels, block, block)
             inner.write(f"if (tiles - done == {rest})")
-            inner.write(f"    {tile}(&window, source + done * {block}, weights, target + done * {block});")
-        scope.write("    }")
+            inner.write(f"    {self.tile_function(rest, panels, block, block)}{arguments};")
         scope.write("}")
 
-    def _write_outputs(self, scope: Scope, across: int, group: int, plane: int) -> None:
-        """Transforms the products back, and stores them."""
+    def _write_output(self, scope: Scope) -> None:
+        """Transforms one block of output channels of every tile back, and stores it."""
         block, tile = self.block, self.tile
         transform = self._transform("winograd_output", winograd_matrices.output_matrix(tile))
-        scope.write(f"for (int64_t block = 0; block < {self.outputs}; ++block) {{")
-        scope.write("    for (int64_t t = 0; t < tiles; ++t) {")
-        inner = scope.inner().inner()
-        inner.write(f"const int64_t row = (first + t) / {across} * {tile};")
-        inner.write(f"const int64_t column = (first + t) % {across} * {tile};")
+        scope.write("for (int64_t t = 0; t < tiles; ++t) {")
+        inner = scope.inner()
+        self._write_place(inner, 0, 0)
         inner.write(f"float sums[{tile * tile * block}] __attribute__((aligned(64)));")
-        source = f"products + (block * {group} + t) * {block}"
-        inner.write(f"{transform}({source}, {self.side * plane}, {plane}, sums, {tile * block}, {block});")
+        source = f"products + (block * {self.group} + t) * {block}"
+        steps = f"{self.side * self.output_plane}, {self.output_plane}"
+        inner.write(f"{transform}({source}, {steps}, sums, {tile * block}, {block});")
         inner.write(f"for (int64_t r = 0; r < {tile} && row + r < {self.height}; ++r) {{")
         inner.write(f"    for (int64_t c = 0; c < {tile} && column + c < {self.width}; ++c) {{")
         cell = inner.inner().inner()
         cell.write(f"const float *cell = sums + (r * {tile} + c) * {block};")
-        self.store(cell, {1: "block", 2: "(row + r)", 3: "(column + c)"}, "cell")
+        self.store(cell, {0: "image", 1: "block", 2: "(row + r)", 3: "(column + c)"}, "cell")
         inner.write("    }")
         inner.write("}")
-        scope.write("    }")
         scope.write("}")
 
     # ------------------------------------------------------------------ transforms
@@ -183,7 +216,9 @@ class WinogradKernel(BlockedKernel):
         ]
         loaded = [f"d{k}" for k in range(columns)]
         for k, text in enumerate(loaded):
-            lines.append(f"        const partita_lanes {text} = *(const partita_lanes *)(d + {k} * row_step + c * column_step);")
+            lines.append(
+                f"        const partita_lanes {text} = *(const partita_lanes *)(d + {k} * row_step + c * column_step);"
+            )
         lines += [f"        {line}" for line in _linear(matrix, loaded, [f"half[{r}][c]" for r in range(rows)])]
         lines += ["    }", f"#pragma GCC unroll {rows}", f"    for (int r = 0; r < {rows}; ++r) {{"]
         for k, text in enumerate(loaded):
@@ -195,13 +230,15 @@ class WinogradKernel(BlockedKernel):
 
 
 def _linear(matrix: winograd_matrices.Matrix, inputs: list[str], targets: list[str]) -> list[str]:
-    """Statements for targets = matrix * inputs. Rows that are e + o and e - o (a point and its negative) share e and o."""
+    """Statements for targets = matrix * inputs. Rows e + o and e - o (a point and its negative) share e and o."""
     lines: list[str] = []
     done: set[int] = set()
     for first, row in enumerate(matrix):
         if first in done:
             continue
-        partner = next((s for s in range(first + 1, len(matrix)) if s not in done and _are_paired(row, matrix[s])), None)
+        partner = next(
+            (s for s in range(first + 1, len(matrix)) if s not in done and _are_paired(row, matrix[s])), None
+        )
         if partner is None:
             lines.append(f"{targets[first]} = {_sum(row, inputs)};")
             continue

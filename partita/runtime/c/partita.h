@@ -74,6 +74,8 @@ typedef struct partita_services {
      * Not to be called from a task. NULL when there is none, with the error recorded. */
     void *(*reserve)(const partita_call *call, int32_t buffer, int64_t bytes);
     int32_t threads; /* how many `parallel` may use, this one included */
+    /* Where a region is profiled: kernel 0, 1, ... is done, after what was done last; -1: the region starts. */
+    void (*done)(const partita_call *call, int32_t kernel);
 } partita_services;
 
 struct partita_call {
@@ -201,6 +203,10 @@ partita_status partita_lookup(partita_instance *instance, int32_t region);
 /* Runs one region alone, on the caller's tensors: inputs, then outputs as in partita_run. Symbolic dimensions that
  * its inputs do not show keep their values of the last run. */
 partita_status partita_run_region(partita_instance *instance, int32_t region, partita_tensor *arguments);
+
+/* What each kernel of a region took since the last call of this, in nanoseconds, where the model was compiled with
+ * -DPARTITA_PROFILE; zeros where not. `count` is of kernels, which the artifact's manifest lists. */
+partita_status partita_profile(partita_instance *instance, int32_t region, int64_t *nanoseconds, int32_t count);
 
 /* The last failure of this instance, as a sentence; "" when the last call succeeded. */
 const char *partita_error(const partita_instance *instance);

@@ -1,0 +1,30 @@
+/* partita_kernel.h: how a region's function calls its kernels.
+ *
+ * A phase of a kernel is a task: it computes steps [begin, end) of some number of steps, in any order and cut anywhere, on
+ * any thread. `argument` points to the kernel's pointers: its inputs, its outputs, and what else it asks for.
+ */
+#ifndef PARTITA_KERNEL_H
+#define PARTITA_KERNEL_H
+
+#include "partita.h"
+
+#define PARTITA_PHASE(name) void name(void *argument, int64_t begin, int64_t end, void *workspace)
+
+/* Runs all steps of a phase, on all threads where there are pieces of `grain` steps to share. */
+static inline void partita_run_phase(const partita_call *call, partita_task phase, const void *const *pointers,
+                                     int64_t steps, int64_t grain, void *workspace, int64_t workspace_bytes) {
+    void *argument = (void *)(uintptr_t)pointers;
+    if (call->services->threads == 1 || steps <= grain)
+        phase(argument, 0, steps, workspace);
+    else
+        call->services->parallel(call, phase, argument, steps, grain, workspace, workspace_bytes);
+}
+
+/* Compiled with PARTITA_PROFILE, a region tells when it starts (-1) and when each of its kernels is done. */
+#ifdef PARTITA_PROFILE
+#define PARTITA_DONE(kernel) call->services->done(call, kernel)
+#else
+#define PARTITA_DONE(kernel) (void)0
+#endif
+
+#endif
