@@ -78,7 +78,8 @@ def _upgrade(graph: Graph, node: Node) -> bool:
         for before, step in operator.upgrades if operator is not None else ():
             values = step(Builder(graph, node.name), node) if old < before else None
             if values is not None:
-                graph.replace_node(node, [values] if isinstance(values, Value) else values)
+                results = [values] if isinstance(values, Value) else list(values)
+                graph.replace_node(node, results + [None] * (len(node.outputs) - len(results)))
                 return True
         node.version = NEWEST_OPSET
         changed = True

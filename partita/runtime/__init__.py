@@ -9,10 +9,12 @@ from partita.runtime.bind import evaluate_bind_program, value_digest
 from partita.runtime.executor import Device, Executor, cpu
 from partita.runtime.load import LoadedModule, load_module, rebind_artifact
 from partita.runtime.module import CSourceModule, Function, InterpretedModule, MetadataModule, Unit
+from partita.runtime.profile import PROFILE_FLAG, KernelNote, KernelTime
 from partita.runtime.program import Buffer, Extent, Program, Region, Storage, Symbol, Value
 from partita.runtime.toolchain import BuildOptions, find_compiler
 
 __all__ = [
+    "PROFILE_FLAG",
     "Buffer",
     "BuildOptions",
     "CSourceModule",
@@ -21,6 +23,8 @@ __all__ = [
     "Extent",
     "Function",
     "InterpretedModule",
+    "KernelNote",
+    "KernelTime",
     "LoadedModule",
     "MetadataModule",
     "Program",

@@ -65,15 +65,13 @@ class Library:
             self.arena_bytes: Callable[..., int] = self._entry(symbol, "arena_bytes", ctypes.c_int64, 1)
             self.lookup: Callable[..., int] = self._entry(symbol, "lookup", ctypes.c_int32, 1)
             self.run_region: Callable[..., int] = self._entry(symbol, "run_region", ctypes.c_int32, 1)
+            self.profile: Callable[..., int] = self._entry(symbol, "profile", ctypes.c_int32, 1)
         except (OSError, AttributeError) as error:
             raise ArtifactError(f"{path}: the system's loader refused it: {error}") from error
         self.open.argtypes = [*[ctypes.c_void_p] * 3, ctypes.c_size_t]
         self.lookup.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-        self.run_region.argtypes = [
-            ctypes.c_void_p,
-            ctypes.c_int32,
-            ctypes.c_void_p,
-        ]
+        self.run_region.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p]
+        self.profile.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_void_p, ctypes.c_int32]
 
     def _entry(self, symbol: str, name: str, result: Any, pointers: int) -> Any:
         function = getattr(self._library, f"{symbol}_{name}")

@@ -16,6 +16,7 @@ from partita.runtime.export import rewrite_table
 from partita.runtime.instance import Instance
 from partita.runtime.library import Library
 from partita.runtime.module import Function, InterpretedModule, bind_table, in_place
+from partita.runtime.profile import KernelNote
 from partita.runtime.runnable import RunnableModule
 from partita.runtime.table import Array
 
@@ -26,6 +27,7 @@ class LoadedRegions:
 
     backend: str
     functions: tuple[Function, ...]
+    kernels: Mapping[str, tuple[KernelNote, ...]]
     type_key: str = "c"
 
 
@@ -73,6 +75,15 @@ class LoadedModule(RunnableModule):
             if isinstance(module, InterpretedModule) and module.symbol == symbol:
                 return module.engine, module.model
         raise KeyError(symbol)
+
+    @property
+    def kernels(self) -> Mapping[str, tuple[KernelNote, ...]]:
+        modules = [module for module in self.imported_modules if isinstance(module, LoadedRegions)]
+        return {symbol: notes for module in modules for symbol, notes in module.kernels.items()}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return tuple(self.artifact.manifest.get("flags", ()))
 
     def open_instance(self, threads: int | None = None) -> Instance:
         return Instance(
@@ -154,7 +165,9 @@ def rebind_artifact(
 def _module(artifact: Artifact, item: Mapping[str, Any]) -> LoadedRegions | InterpretedModule:
     functions = tuple(Function(**{**entry, "constants": tuple(entry["constants"])}) for entry in item["functions"])
     if item["type_key"] != "interpreted":
-        return LoadedRegions(item["backend"], functions)
+        noted = item.get("kernels", {}).items()
+        kernels = {symbol: tuple(KernelNote(**note) for note in notes) for symbol, notes in noted}
+        return LoadedRegions(item["backend"], functions, kernels)
     model = artifact.files.get(item["file"])
     if model is None:
         raise ArtifactError(f"{artifact.path}: it lacks {item['file']}, a region's graph: compile it again")

@@ -41,6 +41,12 @@ _WRAPPERS = (
         "partita_instance *instance, int32_t region, partita_tensor *arguments",
         "instance, region, arguments",
     ),
+    (
+        "profile",
+        "partita_status",
+        "partita_instance *instance, int32_t region, int64_t *nanoseconds, int32_t count",
+        "instance, region, nanoseconds, count",
+    ),
     ("error", "const char *", "const partita_instance *instance", "instance"),
     ("arena_bytes", "int64_t", "const partita_instance *instance", "instance"),
 )

@@ -20,6 +20,7 @@ from partita.runtime.export import Content, Placement, write_library, write_tar
 from partita.runtime.instance import Instance
 from partita.runtime.library import Library
 from partita.runtime.model_source import print_header, print_model
+from partita.runtime.profile import KernelNote
 from partita.runtime.program import Program, check_program
 from partita.runtime.runnable import RunnableModule
 from partita.runtime.table import Array, Layout, lay_out_arrays
@@ -54,7 +55,10 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class CSourceModule:
-    """Regions as C source, with what compiling and linking it takes. `headers` lie beside the units."""
+    """Regions as C source, with what compiling and linking it takes. `headers` lie beside the units.
+
+    `kernels` says, by the symbol of a region, what it calls in which order; for profiles.
+    """
 
     backend: str
     units: tuple[Unit, ...]
@@ -63,6 +67,7 @@ class CSourceModule:
     include_directories: tuple[str, ...] = ()
     library_directories: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    kernels: Mapping[str, tuple[KernelNote, ...]] = field(default_factory=dict)
     type_key: str = "c"
 
 
@@ -166,6 +171,15 @@ class MetadataModule(RunnableModule):
             threads=threads,
             interpreter=self._interpreter(),
         )
+
+    @property
+    def kernels(self) -> Mapping[str, tuple[KernelNote, ...]]:
+        modules = [module for module in self.imported_modules if isinstance(module, CSourceModule)]
+        return {symbol: notes for module in modules for symbol, notes in module.kernels.items()}
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        return compile_flags(self.build)
 
     def bind(self, parameters: Mapping[str, Array]) -> MetadataModule:
         if not self.bind_program:
@@ -341,7 +355,7 @@ def _described(module: RegionModule) -> dict[str, Any]:
     if isinstance(module, InterpretedModule):
         names = {"inputs": list(module.inputs), "outputs": list(module.outputs)}
         return {**common, **names, "engine": module.engine, "file": _file_of(module)}
-    return common
+    return {**common, "kernels": {symbol: [asdict(n) for n in notes] for symbol, notes in module.kernels.items()}}
 
 
 def _check_modules(program: Program, modules: Sequence[RegionModule]) -> None:

@@ -11,6 +11,7 @@ from partita.errors import ExecutionError
 from partita.runtime.engines import Engine, EngineFactory, make_engine
 from partita.runtime.executor import Device, Executor
 from partita.runtime.instance import Instance
+from partita.runtime.profile import PROFILE_FLAG, KernelNote, KernelTime, profiled
 from partita.runtime.program import Program
 from partita.runtime.table import Array
 
@@ -42,6 +43,16 @@ class RunnableModule(ABC):
         Raises:
             ArtifactError, ExecutionError: see `Instance`.
         """
+
+    @property
+    @abstractmethod
+    def kernels(self) -> Mapping[str, tuple[KernelNote, ...]]:
+        """What each region in C calls, in order, by the region's symbol; not every backend says."""
+
+    @property
+    @abstractmethod
+    def flags(self) -> tuple[str, ...]:
+        """What the C was compiled with."""
 
     @abstractmethod
     def interpreted(self, symbol: str) -> tuple[str, bytes]:
@@ -84,6 +95,19 @@ class RunnableModule(ABC):
         if name != "default":
             raise KeyError(f"no factory {name!r}: there is 'default'")
         return partial(Executor, self.program, self.run)
+
+    def profile(self, inputs: Mapping[str, Array], *, runs: int = 20) -> list[KernelTime]:
+        """What each kernel takes: the median of some runs, in the order of the schedule.
+
+        Raises:
+            ExecutionError: the C was not compiled to tell: see the message.
+        """
+        if PROFILE_FLAG not in self.flags:
+            raise ExecutionError(
+                f"{self.program.symbol} was not compiled to be profiled: compile it with "
+                f"build=partita.BuildOptions(flags=({PROFILE_FLAG!r},)), or run `partita profile model.onnx`"
+            )
+        return profiled(self._opened(), self.program, self.kernels, inputs, runs)
 
     @property
     def arena_bytes(self) -> int:

@@ -28,6 +28,9 @@ typedef struct partita_slot {
     void *state;
     void **arguments;
     partita_call call;
+    int64_t *spent; /* per kernel, in nanoseconds; NULL until a region that is profiled has run */
+    int32_t kernels;
+    int64_t since; /* when the last of them was done */
 } partita_slot;
 
 /* Where a symbolic dimension got its value, to say so when another input contradicts it. */
@@ -99,6 +102,10 @@ partita_status partita_plan(partita_instance *instance);
 partita_status partita_map_parameters(const partita_model *model, const char *path, partita_mapping *mapping,
                                       char *message, size_t message_bytes);
 void partita_unmap_parameters(partita_mapping *mapping);
+
+/* profile.c */
+void partita_done(const partita_call *call, int32_t kernel);
+int64_t partita_nanoseconds(void);
 
 /* threads.c */
 int32_t partita_thread_count(int32_t requested);

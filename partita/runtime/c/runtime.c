@@ -136,6 +136,7 @@ static void destroy(partita_instance *instance) {
             model->regions[region].free(slot->state);
         free(slot->state);
         free(slot->arguments);
+        free(slot->spent);
     }
     free(instance->slots);
     free_blocks(instance->heaps, model->buffer_count);
@@ -187,7 +188,7 @@ static partita_status set_up(partita_instance *instance, const partita_options *
     instance->engine_user = options->engine_user;
     const int32_t threads = partita_thread_count(options->threads);
     instance->services = (partita_services){
-        .parallel = partita_parallel, .fail = service_fail, .reserve = service_reserve, .threads = threads};
+        .parallel = partita_parallel, .fail = service_fail, .reserve = service_reserve, .threads = threads, .done = partita_done};
     partita_status status = find_constants(instance, options);
     if (!status && model->symbol_count == 0) {
         status = partita_derive(instance);

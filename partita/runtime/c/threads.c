@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -77,12 +76,6 @@ static void relax(void) {
 #endif
 }
 
-static int64_t nanoseconds(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
-}
-
 /* ------------------------------------------------------------------ how many */
 
 /* Cores that the control group's quota allows, rounded up; 0: no quota. */
@@ -126,14 +119,14 @@ static int is_new(uint64_t word, uint64_t last) { return (word & IS_OPEN) && wor
 
 /* Waits until there is a job other than `last`, or the end. */
 static void await_job(partita_pool *pool, uint64_t last) {
-    const int64_t until = nanoseconds() + SPIN_NANOSECONDS;
+    const int64_t until = partita_nanoseconds() + SPIN_NANOSECONDS;
     do {
         for (int turn = 0; turn < 32; turn++) {
             if (is_new(atomic_load_explicit(&pool->word, memory_order_relaxed), last) || pool->stopping)
                 return;
             relax();
         }
-    } while (nanoseconds() < until);
+    } while (partita_nanoseconds() < until);
     pthread_mutex_lock(&pool->mutex);
     /* Counted before the word is looked at: the caller sets the word before it looks at the count. */
     atomic_fetch_add(&pool->sleepers, 1);
