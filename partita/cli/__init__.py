@@ -82,6 +82,7 @@ exit codes:
 environment:
   PARTITA_CC           the C compiler, if not gcc, clang, cc or ziglang, in this order
   PARTITA_NUM_THREADS  threads to run on, if not all cores
+  PARTITA_CACHE_DIR    where compiled objects are kept, if not in the user's cache folder
   PARTITA_DEBUG=1      show Python's traceback behind an error
 """
 
