@@ -60,15 +60,17 @@ def test_matmul(a: tuple[int, ...], b: tuple[int, ...], weights: str) -> None:
     )
 
 
-@pytest.mark.parametrize("columns", [1, 15, 16, 17])
 @pytest.mark.parametrize("bias", ["none", "row", "vector"])
 @pytest.mark.parametrize("flipped", [0, 1])
-def test_gemm(columns: int, bias: str, flipped: int) -> None:
-    weights = {"w": array(columns, 13) if flipped else array(13, columns)}
-    if bias != "none":
-        weights["b"] = array(1, columns) if bias == "row" else array(columns)
-    nodes = [node("Gemm", ["x", *weights], ["y"], transB=flipped, alpha=0.5, beta=2.0)]
-    check("dnnl", nodes, {"x": array(3, 13)}, weights)
+def test_gemm(bias: str, flipped: int) -> None:
+    nodes, weights, widths = [], {}, (1, 15, 16, 17)
+    for n in widths:
+        own = {f"w{n}": array(n, 13) if flipped else array(13, n)}
+        if bias != "none":
+            own[f"b{n}"] = array(1, n) if bias == "row" else array(n)
+        weights |= own
+        nodes.append(node("Gemm", ["x", *own], [f"y{n}"], transB=flipped, alpha=0.5, beta=2.0))
+    check("dnnl", nodes, {"x": array(3, 13)}, weights, [f"y{n}" for n in widths])
 
 
 def test_gemm_of_a_constant_left() -> None:
@@ -138,7 +140,6 @@ def test_lrn(size: int, shape: tuple[int, ...]) -> None:
 ELTWISE = {
     "Abs": {},
     "Elu": {"alpha": 0.7},
-    "Exp": {},
     "Gelu": {},
     "HardSigmoid": {"alpha": 0.3, "beta": 0.4},
     "HardSwish": {},
@@ -147,16 +148,14 @@ ELTWISE = {
     "Neg": {},
     "Relu": {},
     "Sigmoid": {},
-    "Softplus": {},
     "Tanh": {},
 }
 
 
-@pytest.mark.parametrize("op_type", ELTWISE)
 @pytest.mark.parametrize("shape", [(1,), (17,), (3, 5), (1, 2, 3, 5, 7, 2), ()])
-def test_eltwise(op_type: str, shape: tuple[int, ...]) -> None:
-    nodes = [node(op_type, ["x"], ["y"], **ELTWISE[op_type])]
-    check("dnnl", nodes, {"x": np.asarray(3 * array(*shape))}, tolerance=3e-6)
+def test_eltwise(shape: tuple[int, ...]) -> None:
+    nodes = [node(op_type, ["x"], [op_type], **attributes) for op_type, attributes in ELTWISE.items()]
+    check("dnnl", nodes, {"x": np.asarray(3 * array(*shape))}, {}, list(ELTWISE), tolerance=3e-6)
 
 
 def test_gelu_by_tanh() -> None:
@@ -167,7 +166,7 @@ def test_swish() -> None:
     check("dnnl", [node("Swish", ["x"], ["y"], alpha=1.5)], {"x": array(5, 7)}, opset=24)
 
 
-@pytest.mark.parametrize("bounds", [(0.0, 6.0), (-0.5, 0.5), (None, 0.25), (-0.25, None), (None, None)])
+@pytest.mark.parametrize("bounds", [(0.0, 6.0), (-0.5, 0.5), (None, 0.25), (-0.25, None)])
 def test_clip(bounds: tuple[float | None, float | None]) -> None:
     names = [name if bound is not None else "" for name, bound in zip(("low", "high"), bounds, strict=True)]
     weights = {
@@ -176,7 +175,6 @@ def test_clip(bounds: tuple[float | None, float | None]) -> None:
     check("dnnl", [node("Clip", ["x", *names], ["y"])], {"x": array(5, 7)}, weights)
 
 
-@pytest.mark.parametrize("op_type", ["Add", "Div", "Max", "Min", "Mul", "Sub"])
 @pytest.mark.parametrize(
     ("first", "second"),
     [
@@ -190,10 +188,11 @@ def test_clip(bounds: tuple[float | None, float | None]) -> None:
     ],
 )
 @pytest.mark.parametrize("constant", [True, False])
-def test_binary(op_type: str, first: tuple[int, ...], second: tuple[int, ...], constant: bool) -> None:
+def test_binary(first: tuple[int, ...], second: tuple[int, ...], constant: bool) -> None:
     x, other = {"x": array(*first)}, {"other": np.asarray(array(*second, seed=1) + np.float32(3))}
-    nodes = [node(op_type, ["x", "other"], ["y"])]
-    check("dnnl", nodes, x if constant else {**x, **other}, other if constant else {})
+    op_types = ["Add", "Div", "Max", "Min", "Mul", "Sub", "Sum"]
+    nodes = [node(op_type, ["x", "other"], [op_type]) for op_type in op_types]
+    check("dnnl", nodes, x if constant else {**x, **other}, other if constant else {}, op_types)
 
 
 def test_binary_swaps_where_it_may() -> None:
