@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from partita.backends import discovery
 from partita.backends.base import Backend
@@ -14,7 +15,7 @@ from partita.ir.read_onnx import ModelSource, Shapes, read_onnx
 from partita.ir.region import Region, regions
 from partita.passes import pipeline
 from partita.passes.bind import BindProgram
-from partita.passes.partition import Decision, partition
+from partita.passes.partition import partition
 from partita.passes.plan_memory import MemoryPlan, plan_memory
 from partita.passes.schedule import schedule
 from partita.runtime import BuildOptions, CSourceModule, InterpretedModule, MetadataModule, value_digest
@@ -50,17 +51,30 @@ def compile(
         BackendError: a target is unknown or lacks what it needs on this machine.
     """
     backends = discovery.backends(targets)
+    for backend in backends:
+        backend.mcpu = (build or BuildOptions()).mcpu
     graph = read_onnx(model, shapes)
     symbol = identifier(name or _default_name(model, graph))
-    pipeline.prepare(graph)
+    pipeline.prepare(graph, dump=dump)
     bound = BindProgram(graph)
     bound.hoist(graph)
     decisions = partition(graph, backends, symbol)
+    operators = {region.symbol: len(region.body.nodes) for region in regions(graph)}
+    if dump is not None:
+        pipeline.dump_stage(graph, dump, "partition")
     lower(graph, backends, bound)
+    if dump is not None:
+        pipeline.dump_stage(graph, dump, "lower")
     plan = plan_memory(graph, {backend.name: backend for backend in backends})
     modules = emit(graph, backends, plan)
     bound.finish(graph, table(graph, plan, modules))
-    return wrap(graph, bound, plan, modules, decisions, symbol=symbol, build=build)
+    extras = {
+        "model": graph.name,
+        "arena_lower_bound": plan.lower_bound,
+        "decisions": [[d.node, d.op_type, d.backend, d.refusals] for d in decisions],
+        "operators": operators,
+    }
+    return wrap(graph, bound, plan, modules, symbol=symbol, extras=extras, build=build)
 
 
 def lower(graph: Graph, backends: Sequence[Backend], bound: BindProgram) -> None:
@@ -123,9 +137,9 @@ def wrap(
     bound: BindProgram,
     plan: MemoryPlan,
     modules: Sequence[RegionModule],
-    decisions: Sequence[Decision],
     *,
     symbol: str,
+    extras: Mapping[str, Any],
     build: BuildOptions | None,
 ) -> MetadataModule:
     """The module that owns the weights, the schedule and the modules of the regions."""
@@ -133,12 +147,6 @@ def wrap(
     interpreted = frozenset(m.symbol for m in modules if isinstance(m, InterpretedModule))
     baked = [(name, value_digest(weight.array)) for name, weight in sorted(bound.weights.items()) if weight.baked]
     program = schedule(graph, plan, functions, interpreted, symbol=symbol, table=bound.entries, baked=baked)
-    extras = {
-        "model": graph.name,
-        "arena_lower_bound": plan.lower_bound,
-        "decisions": [[d.node, d.op_type, d.backend, d.refusals] for d in decisions],
-        "operators": {region.symbol: len(region.body.nodes) for region in regions(graph)},
-    }
     return MetadataModule(program, modules, bound.evaluate(), bind_program=bound.to_bytes(), extras=extras, build=build)
 
 

@@ -31,6 +31,7 @@ class Backend(ABC):
 
     name: str
     composites: tuple[Composite, ...] = ()
+    mcpu: str = "native"  # the processor that the code is for, as the C compiler's -march names it
 
     def probe(self) -> Availability:
         """Looks for headers, libraries and instruction sets."""

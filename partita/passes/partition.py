@@ -56,6 +56,11 @@ class Decision:
     refusals: list[tuple[str, str]] = field(default_factory=list)  # (backend, reason)
 
 
+def _operator(node: Node) -> str:
+    """The operator's type, or the name of a composite."""
+    return str(node.attributes["name"]) if node.op_type == "Composite" else node.op_type
+
+
 def partition(graph: Graph, backends: Sequence[Claimant], symbol: str) -> list[Decision]:
     """Cuts `graph` in place; region symbols start with `symbol`. The last backend is the host. Regions that are there
     already stay. `UnsupportedOperatorError` lists every node that nobody claims."""
@@ -82,13 +87,13 @@ def claim(graph: Graph, backends: Sequence[Claimant]) -> dict[Node, Decision]:
             refusals[first] += [(backend.name, reason) for reason in reasons]
         for node, members in matches.folded.items():
             met = [refusal for member in members for refusal in refusals.pop(member)]
-            decided[node] = Decision(node.name, node.op_type, backend.name, list(dict.fromkeys(met)))
+            decided[node] = Decision(node.name, _operator(node), backend.name, list(dict.fromkeys(met)))
         for node in list(refusals):
             answer = backend.claims(node)
             if isinstance(answer, Reject):
                 refusals[node].append((backend.name, answer.reason))
             else:
-                decided[node] = Decision(node.name, node.op_type, backend.name, refusals.pop(node))
+                decided[node] = Decision(node.name, _operator(node), backend.name, refusals.pop(node))
     if refusals:
         raise UnsupportedOperatorError(
             f"{len(refusals)} node(s) run on none of the targets. Add a target that runs them (targets=['reference'] "

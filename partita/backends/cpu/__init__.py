@@ -23,7 +23,6 @@ class CpuBackend(Backend):
     """Generated C on the machine that runs the module."""
 
     name = "cpu"
-    mcpu = "native"
 
     def claims(self, node: Node) -> Claim:
         problem = lower.unsupported(node)
