@@ -116,8 +116,21 @@ class _Fuser:
         for other in self.grouping.before(node):
             fits = other is not group and other.label.kind == group.label.kind == "loops"
             fits = fits and dims.same_shape(other.label.domain, group.label.domain)
-            if fits and other.label.reduced in (None, group.label.reduced) and self.grouping.may_unite(other, group):
+            fits = fits and other.label.reduced in (None, group.label.reduced)
+            if fits and self._are_aligned(other, group) and self.grouping.may_unite(other, group):
                 self.grouping.unite(other, group)
+
+    def _are_aligned(self, first: Group[_Label], second: Group[_Label]) -> bool:
+        """Whether what passes between two groups is read element by element, so that each is computed once."""
+        for reader in (*first.nodes, *second.nodes):
+            label, computation = self._label(reader)
+            for value in reader.operands:
+                group = first if reader in second.nodes else second
+                if value.producer not in group.nodes:
+                    continue
+                if computation is None or not is_pointwise(computation, value, label.reduced is not None):
+                    return False
+        return True
 
     def _joined(self, group: Group[_Label], node: Node, label: _Label, computation: Computation) -> _Label | None:
         """What the group would compute with `node` in it; None where `node` may not join."""

@@ -34,7 +34,7 @@ from partita.ir.expression import (
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import definition
 from partita.ir.types import DType, TensorType
-from partita.passes.fuse import is_cheap, row_reduction
+from partita.passes.fuse import is_cheap, is_pointwise, row_reduction
 
 ROW_LIMIT = 4096  # elements of a row that a kernel keeps on its stack
 
@@ -190,6 +190,7 @@ class _RowKernel:
         self.inner = [self.axes[n] for n in rows.inner]
         self.outer = [axis for axis in self.axes if axis not in self.inner]
         self.rows = rows
+        self.displaced = _displaced(node, rows)
         self.stages: list[_Stage] = []
         self.inlined: dict[Value, Computation] = {}
         self.replacement: dict[Axis, Expr] = {}
@@ -198,7 +199,7 @@ class _RowKernel:
         for member in members(self.node):
             self._add(member)
         bodies = [stage.body for stage in self.stages]
-        forms = [self._form(stage.value) for stage in self.stages if stage.value in self.writer.outputs]
+        forms = [self._form(stage) for stage in self.stages if stage.value in self.writer.outputs]
         outer = LoopNest(self.outer, bodies, forms)
         inner = LoopNest(self.inner, bodies, [form for form in forms if any(axis in form for axis in self.inner)])
         self.replacement = {**outer.replacement, **inner.replacement}
@@ -221,6 +222,9 @@ class _RowKernel:
         assert operator is not None
         (computation,) = operator.computations(member)
         value = member.output
+        if value in self.displaced:
+            self.inlined[value] = Computation(computation.axes, substitute(computation.body, self.inlined))
+            return
         is_full = dims.same_shape(value.shape, self.rows.domain) and not self._is_row(computation)
         indices = [Index(axis) if is_full or axis not in self.inner else Literal(0, DType.INT64) for axis in self.axes]
         body = _localized(substitute(at(computation, indices), self.inlined))
@@ -253,9 +257,9 @@ class _RowKernel:
         extent = dims.product(axis.extent for axis in self.inner)
         return bool(dims.is_static(extent) and extent <= ROW_LIMIT)
 
-    def _form(self, value: Value) -> Form:
-        form = store_form(self.axes, value.shape)
-        if not dims.same_shape(value.shape, self.rows.domain):
+    def _form(self, stage: _Stage) -> Form:
+        form = store_form(self.axes, stage.value.shape)
+        if not stage.is_full:
             for axis in self.inner:
                 del form[axis]
         return form
@@ -268,14 +272,14 @@ class _RowKernel:
         assert stage.local is not None
         printer.locals[stage.local] = name
         if stage.value in writer.outputs:
-            place = printer.affine_text(moved(self._form(stage.value), self.replacement))
+            place = printer.affine_text(moved(self._form(stage), self.replacement))
             row.write(f"{writer.pointers[stage.value]}[{place}] = {stored(name, dtype)};")
 
     def _write_pass(self, stage: _Stage, row: Scope, inner: LoopNest) -> None:
         """One loop over the row: into an output, or into an array that lives as long as the row."""
         printer, writer = self.writer.printer, self.writer
         dtype = stage.value.tensor.dtype
-        form = self._form(stage.value)
+        form = self._form(stage)
         target = stage.value
         if stage.local is not None:
             target, form = stage.local, store_form(self.inner, stage.local.shape)
@@ -287,6 +291,24 @@ class _RowKernel:
         place = printer.affine_text(moved(form, self.replacement))
         body.write(f"{writer.pointers[target]}[{place}] = {text};")
         printer.close_loops(inner.loops, row)
+
+
+def _displaced(node: Node, rows: _Rows) -> set[Value]:
+    """The values inside a group that do not run along its rows: of other shapes, read at other indices than their own,
+    or behind one of these. They are computed again wherever they are read."""
+    row = [1 if axis in rows.inner else dim for axis, dim in enumerate(rows.domain)]
+    found: set[Value] = set()
+    for member in reversed(members(node)):
+        operator = definition(member)
+        assert operator is not None
+        (computation,) = operator.computations(member)
+        if not any(dims.same_shape(member.output.shape, shape) for shape in (rows.domain, row)):
+            found.add(member.output)
+        reduces = row_reduction(member, computation) is not None
+        for value in member.operands:
+            if member.output in found or not is_pointwise(computation, value, reduces):
+                found.add(value)
+    return found
 
 
 def _localized(body: Expr) -> Expr:

@@ -70,7 +70,7 @@ class Batch:
         for (name, text), wanted in zip(self.texts.items(), expected(self.model(), self.inputs), strict=True):
             problem = difference(found[name], wanted, tolerance)
             if problem:
-                problems.append(f"{text}: {problem}")
+                problems.append(f"{name} of {text}: {problem}")
         assert not problems, f"{len(problems)} of {self.count}:\n" + "\n".join(problems)
 
 
