@@ -14,7 +14,7 @@ from enum import IntEnum
 from typing import Any, NoReturn
 
 from partita import __version__
-from partita.cli import backends, bind, compile, explain, inspect, run, verify
+from partita.cli import backends, bind, compile, explain, inspect, profile, run, verify
 from partita.cli.text import printable
 from partita.errors import (
     ArtifactError,
@@ -29,7 +29,7 @@ from partita.errors import (
     UnsupportedOperatorError,
 )
 
-_COMMANDS = (compile, run, verify, inspect, explain, backends, bind)
+_COMMANDS = (compile, run, verify, inspect, explain, profile, backends, bind)
 
 
 class ExitCode(IntEnum):

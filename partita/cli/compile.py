@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
         help="where the weights go: into the file, or beside it as .safetensors (default: beside from 2 GiB)",
     )
     parser.add_argument("--dump-dir", type=Path, help="a folder for every intermediate graph, as .onnx and as text")
+    parser.add_argument("--profile", action="store_true", help="let it tell `partita profile` what each kernel takes")
     add_compile_options(parser)
     add_json_option(parser)
     parser.set_defaults(execute=execute)

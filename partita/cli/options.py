@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import partita
 from partita.cli.text import progress
-from partita.runtime import BuildOptions, LoadedModule, MetadataModule
+from partita.runtime import PROFILE_FLAG, BuildOptions, LoadedModule, MetadataModule
 
 Commands: TypeAlias = "argparse._SubParsersAction[Any]"
 Shape = tuple[int | str | None, ...]
@@ -113,9 +113,14 @@ def compiled(options: argparse.Namespace, path: Path) -> MetadataModule:
             options.target,
             dict(options.shape),
             name=getattr(options, "name", None),
-            build=BuildOptions(cc=options.cc, mcpu=options.mcpu, cache=not options.no_cache),
+            build=build_options(options),
             dump=getattr(options, "dump_dir", None),
         )
+
+
+def build_options(options: argparse.Namespace) -> BuildOptions:
+    flags = (PROFILE_FLAG,) if getattr(options, "profile", False) else ()
+    return BuildOptions(cc=options.cc, mcpu=options.mcpu, cache=not options.no_cache, flags=flags)
 
 
 def build(module: MetadataModule) -> None:

@@ -289,6 +289,11 @@ class Instance:
         """What the C runtime said last."""
         return self._library.error(self._opened()).decode("utf-8", "replace")
 
+    def thread_count(self) -> int:
+        """How many threads it runs on."""
+        with self._lock:
+            return self._library.threads(self._opened())
+
     def arena_bytes(self) -> int:
         """Size of the arena as allocated now, in bytes."""
         with self._lock:

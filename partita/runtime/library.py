@@ -63,6 +63,7 @@ class Library:
             self.run: Callable[..., int] = self._entry(symbol, "run", ctypes.c_int32, 3)
             self.error: Callable[..., bytes] = self._entry(symbol, "error", ctypes.c_char_p, 1)
             self.arena_bytes: Callable[..., int] = self._entry(symbol, "arena_bytes", ctypes.c_int64, 1)
+            self.threads: Callable[..., int] = self._entry(symbol, "threads", ctypes.c_int32, 1)
             self.lookup: Callable[..., int] = self._entry(symbol, "lookup", ctypes.c_int32, 1)
             self.run_region: Callable[..., int] = self._entry(symbol, "run_region", ctypes.c_int32, 1)
             self.profile: Callable[..., int] = self._entry(symbol, "profile", ctypes.c_int32, 1)

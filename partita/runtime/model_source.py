@@ -49,6 +49,7 @@ _WRAPPERS = (
     ),
     ("error", "const char *", "const partita_instance *instance", "instance"),
     ("arena_bytes", "int64_t", "const partita_instance *instance", "instance"),
+    ("threads", "int32_t", "const partita_instance *instance", "instance"),
 )
 
 

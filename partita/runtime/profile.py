@@ -1,6 +1,6 @@
 """Where a model's time goes: what each kernel took, and what it had to do.
 
-Regions tell it when they were compiled with PROFILE_FLAG; the clock is read between kernels, which costs about 50 ns each.
+Regions tell it when they were compiled with PROFILE_FLAG: the clock is read between kernels, about 50 ns each.
 """
 
 from __future__ import annotations

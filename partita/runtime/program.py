@@ -19,7 +19,7 @@ Extent = int
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_RANK = 16
 # What every artifact exports, each prefixed with the model's symbol and "_".
-ENTRY_POINTS = ("model", "open", "close", "run", "lookup", "run_region", "profile", "error", "arena_bytes")
+ENTRY_POINTS = ("model", "open", "close", "run", "lookup", "run_region", "profile", "error", "arena_bytes", "threads")
 
 
 class Storage(IntEnum):

@@ -100,7 +100,7 @@ class RunnableModule(ABC):
         """What each kernel takes: the median of some runs, in the order of the schedule.
 
         Raises:
-            ExecutionError: the C was not compiled to tell: see the message.
+            ExecutionError: the C was not compiled with PROFILE_FLAG.
         """
         if PROFILE_FLAG not in self.flags:
             raise ExecutionError(
@@ -108,6 +108,10 @@ class RunnableModule(ABC):
                 f"build=partita.BuildOptions(flags=({PROFILE_FLAG!r},)), or run `partita profile model.onnx`"
             )
         return profiled(self._opened(), self.program, self.kernels, inputs, runs)
+
+    def thread_count(self) -> int:
+        """How many threads it runs on."""
+        return self._opened().thread_count()
 
     @property
     def arena_bytes(self) -> int:

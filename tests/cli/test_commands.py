@@ -12,7 +12,7 @@ from cli_model import weights
 
 import partita
 
-COMMANDS = ["compile", "run", "verify", "inspect", "explain", "backends", "bind"]
+COMMANDS = ["compile", "run", "verify", "inspect", "explain", "profile", "backends", "bind"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

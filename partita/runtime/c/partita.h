@@ -212,6 +212,8 @@ partita_status partita_profile(partita_instance *instance, int32_t region, int64
 const char *partita_error(const partita_instance *instance);
 /* Bytes of the arena as allocated now. */
 int64_t partita_arena_bytes(const partita_instance *instance);
+/* How many threads it runs on, the calling one included. */
+int32_t partita_threads(const partita_instance *instance);
 
 #ifdef __cplusplus
 }

@@ -287,3 +287,5 @@ partita_status partita_lookup(partita_instance *instance, int32_t region) {
 const char *partita_error(const partita_instance *instance) { return instance->error; }
 
 int64_t partita_arena_bytes(const partita_instance *instance) { return instance->arena_bytes; }
+
+int32_t partita_threads(const partita_instance *instance) { return instance->services.threads; }
