@@ -6,31 +6,39 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from onnx import helper
+from onnx import AttributeProto, helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from partita.errors import ExecutionError
-from partita.ir.graph import Graph
+from partita.ir.graph import Attribute, Graph, Node, Value
+from partita.ir.interpret import interpret
 from partita.ir.operators.internal import DOMAIN
+from partita.ir.operators.registry import definition, definitions
+from partita.ir.read_tensor import type_of
 from partita.ir.write_onnx import write_onnx
 
 Array = np.ndarray[Any, Any]
 
 
 def evaluate(graph: Graph, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The outputs by name, for inputs by name. Regions and fused nodes run as what their bodies say."""
-    session = ReferenceEvaluator(write_onnx(graph), new_ops=[Observe, Range, Slice, Pad, Reduce])
+    """The outputs by name, for inputs by name. Regions and fused nodes run as what their bodies say, other operators of
+    our own as their expressions do."""
+    session = ReferenceEvaluator(write_onnx(graph), new_ops=[Observe, *_own_operators()])
     arrays = {name: np.asarray(value) if np.isscalar(value) else value for name, value in inputs.items()}
     results = session.run(None, arrays)
     return {output.name: result for output, result in zip(graph.outputs, results, strict=True)}
 
 
-# ---------------------------------------------------------------------- operators of the domain `partita`
-# ONNX's evaluator finds an operator by the name of its class.
+def evaluate_node(node: Node, arrays: Mapping[Value, Array]) -> list[Array]:
+    """The outputs of a node by its definition's expressions, for operands of static shapes."""
+    operator = definition(node)
+    if operator is None or operator.compute is None:
+        raise NotImplementedError(f"{node.describe()} has no expression")
+    return [interpret(computation, arrays) for computation in operator.computations(node)]
 
 
-class Observe(OpRun):
+class Observe(OpRun):  # ONNX's evaluator finds an operator by the name of its class
     op_domain = DOMAIN
 
     def _run(self, sizes: Array, valid: Array | None = None, symbols: Any = None, message: str = "") -> tuple[Array]:
@@ -39,41 +47,46 @@ class Observe(OpRun):
         return (sizes,)
 
 
-class Range(OpRun):
+class _OwnOperator(OpRun):
+    """An operator of the domain `partita`, by its expression."""
+
     op_domain = DOMAIN
 
-    def _run(self, start: Array, delta: Array, sizes: Array, stash_type: int = 1) -> tuple[Array]:
-        return ((start + np.arange(sizes.item()).astype(start.dtype) * delta).astype(start.dtype),)
+    def _run(self, *arrays: Array | None, **defaults: Any) -> tuple[Array, ...]:
+        graph = Graph()
+        given: dict[Value, Array] = {}
+        operands: list[Value | None] = []
+        for place, array in enumerate(arrays):
+            if array is None:
+                operands.append(None)
+                continue
+            content = np.asarray(array)
+            value = graph.add_parameter(f"x{place}", type_of(content), _loader(content), is_constant=True)
+            given[value] = content
+            operands.append(value)
+        proto = self.onnx_node
+        attributes = {attribute.name: _attribute(attribute) for attribute in proto.attribute}
+        node = graph.add_node(proto.op_type, operands, attributes, outputs=proto.output, domain=DOMAIN)
+        return tuple(evaluate_node(node, given))
 
 
-class Slice(OpRun):
-    op_domain = DOMAIN
-
-    def _run(self, x: Array, start: Array, step: Array, sizes: Array) -> tuple[Array]:
-        places = [a + np.arange(n) * b for a, b, n in zip(start, step, sizes, strict=True)]
-        return (x[np.ix_(*places)] if places else x,)
-
-
-class Pad(OpRun):
-    op_domain = DOMAIN
-
-    def _run(
-        self, x: Array, before: Array, sizes: Array, fill: Array | None = None, mode: str = "constant"
-    ) -> tuple[Array]:
-        """By ONNX's rule for each axis on its own: cut what is negative, pad the rest."""
-        after = sizes - before - np.asarray(x.shape, dtype=np.int64)
-        cut = tuple(slice(max(-b, 0), n - max(-a, 0)) for b, a, n in zip(before, after, x.shape, strict=True))
-        pads = [(max(int(b), 0), max(int(a), 0)) for b, a in zip(before, after, strict=True)]
-        if mode == "constant":
-            return (np.pad(x[cut], pads, constant_values=x.dtype.type(0) if fill is None else fill.item()),)
-        return (np.pad(x[cut], pads, mode=mode),)  # type: ignore[call-overload]
+def _own_operators() -> list[type[OpRun]]:
+    """A class for each operator of our own that has an expression."""
+    return [
+        type(operator.name, (_OwnOperator,), {})
+        for operator in definitions()
+        if operator.domain == DOMAIN and operator.compute is not None and operator.name != "Dims"
+    ]
 
 
-class Reduce(OpRun):
-    op_domain = DOMAIN
+def _loader(array: Array) -> Any:
+    return lambda: array
 
-    def _run(self, x: Array, inner: Array, outer: Array, operator: str = "") -> tuple[Array]:
-        axes = np.asarray([n for n, size in enumerate(outer) if size == 1 and inner[n] == x.shape[n]], dtype=np.int64)
-        node = helper.make_node(operator, ["x", "axes"], ["y"], keepdims=1, noop_with_empty_axes=1)
-        result: Any = ReferenceEvaluator(node).run(None, {"x": x, "axes": axes})
-        return (result[0],)
+
+def _attribute(proto: AttributeProto) -> Attribute:
+    value = helper.get_attribute_value(proto)
+    if isinstance(value, bytes):
+        return value.decode()
+    if isinstance(value, list):
+        return tuple(item.decode() if isinstance(item, bytes) else item for item in value)
+    return value

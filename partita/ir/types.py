@@ -100,6 +100,9 @@ class DType(enum.Enum):
 _BY_NUMPY = {member.numpy: member for member in DType}
 _BY_ONNX = {member.onnx: member for member in DType}
 
+DIMENSION_TYPES = (DType.INT64, DType.INT32, DType.BOOL)
+"""What sizes, axes and decisions about them are made of: small tensors of these types may hold symbols."""
+
 
 class UndeterminedTypeError(ValueError):
     """Something was asked of a type that it does not tell: the rank of a tensor of unknown rank."""

@@ -11,7 +11,7 @@ from partita.ir import dims
 from partita.ir.expression import Computation, Expr, cast, compute, literal, load, select, size
 from partita.ir.graph import Node
 from partita.ir.operators.registry import Known, computes, ints, known, operator, propagates, required
-from partita.ir.types import DType
+from partita.ir.types import DIMENSION_TYPES, DType
 
 
 def _content(elements: list[Any], shape: tuple[int, ...]) -> Known:
@@ -106,6 +106,8 @@ def _arithmetic(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any
 
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         def propagate(node: Node) -> Known | None:
+            if any(value.tensor.dtype not in DIMENSION_TYPES for value in node.operands):
+                return None
             contents = [known(value) for value in node.operands]
             if any(content is None for content in contents):
                 return None
