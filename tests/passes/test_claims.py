@@ -111,7 +111,7 @@ def test_a_composite_is_its_backends_without_another_question():
     graph, decisions = cut(body("a = Add (x, z) y = Relu (a)"), accelerator)
     assert shape_of(graph) == {"m_acc_0": ["Composite"]}
     assert accelerator.asked == []
-    assert [(d.op_type, d.backend) for d in decisions] == [("Composite", "acc")]
+    assert [(d.op_type, d.backend) for d in decisions] == [("add_relu", "acc")]
 
 
 def test_a_later_target_gets_no_node_that_an_earlier_one_takes():

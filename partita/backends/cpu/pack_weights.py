@@ -13,6 +13,7 @@ from partita.ir.operators.contraction import window
 from partita.ir.types import DType
 
 SUMS = 28  # vector registers of sums in a tile: pixels x panels
+WIDE = 64  # channels in and out from which Winograd pays: its transforms are spread over more products
 CACHED = 24 << 20  # bytes of transformed weights that a cache can be hoped to hold
 
 
@@ -54,8 +55,8 @@ class Packer:
             group == 1
             and tuple(kernel) == (3, 3)
             and unit
-            and per_group >= 2 * self.block
-            and outputs >= 2 * self.block
+            and per_group >= WIDE
+            and outputs >= WIDE
         ):
             tile = self.winograd_tile(view.output, per_group * outputs)
             if tile:

@@ -12,6 +12,9 @@
 
 typedef float partita_lanes __attribute__((vector_size(PARTITA_BLOCK * sizeof(float)), aligned(sizeof(float))));
 
+/* Taps of blocks that are summed before they join the total: the error of a long sum grows with its steps. */
+#define PARTITA_CHUNK 16
+
 /* What a tile reads and where it writes. Strides are in elements; the kernel window is rows x columns. */
 typedef struct partita_window {
     int64_t blocks;        /* of input channels */
@@ -29,37 +32,44 @@ typedef struct partita_window {
 static inline __attribute__((always_inline)) void partita_tile(const int pixels, const int panels, const int depth,
                                                                const int stride, const partita_window *window,
                                                                const float *x, const float *weights, float *out) {
-    partita_lanes sums[pixels * panels];
-#pragma GCC unroll 32
-    for (int s = 0; s < pixels * panels; ++s)
-        sums[s] = (partita_lanes){0};
+    const int64_t taps = window->rows * window->columns;
+    const int64_t chunk = taps < PARTITA_CHUNK ? PARTITA_CHUNK / taps : 1;
     const partita_lanes *w = (const partita_lanes *)weights;
-    for (int64_t block = 0; block < window->blocks; ++block) {
-        for (int64_t row = 0; row < window->rows; ++row) {
-            const float *a = x + block * window->block_stride + row * window->row_stride;
-            for (int64_t column = 0; column < window->columns; ++column, a += window->column_stride) {
-                const float *source = a;
-                for (int k = 0; k < depth; k += 4) {
-#pragma GCC unroll 4
-                    for (int u = 0; u < (depth < 4 ? depth : 4); ++u) {
+    for (int64_t first = 0; first < window->blocks; first += chunk) {
+        const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
+        partita_lanes sums[pixels * panels];
 #pragma GCC unroll 32
-                        for (int p = 0; p < pixels; ++p) {
+        for (int s = 0; s < pixels * panels; ++s)
+            sums[s] = (partita_lanes){0};
+        for (int64_t block = first; block < last; ++block) {
+            for (int64_t row = 0; row < window->rows; ++row) {
+                const float *a = x + block * window->block_stride + row * window->row_stride;
+                for (int64_t column = 0; column < window->columns; ++column, a += window->column_stride) {
+                    const float *source = a;
+                    for (int k = 0; k < depth; k += 4) {
 #pragma GCC unroll 4
-                            for (int v = 0; v < panels; ++v)
-                                sums[p * panels + v] += source[p * stride + u] * w[u * panels + v];
+                        for (int u = 0; u < (depth < 4 ? depth : 4); ++u) {
+#pragma GCC unroll 32
+                            for (int p = 0; p < pixels; ++p) {
+#pragma GCC unroll 4
+                                for (int v = 0; v < panels; ++v)
+                                    sums[p * panels + v] += source[p * stride + u] * w[u * panels + v];
+                            }
                         }
+                        source += 4;
+                        w += (depth < 4 ? depth : 4) * panels;
                     }
-                    source += 4;
-                    w += (depth < 4 ? depth : 4) * panels;
                 }
             }
         }
-    }
 #pragma GCC unroll 32
-    for (int p = 0; p < pixels; ++p) {
+        for (int p = 0; p < pixels; ++p) {
 #pragma GCC unroll 4
-        for (int v = 0; v < panels; ++v)
-            *(partita_lanes *)(out + p * window->pixel_step + v * window->panel_step) = sums[p * panels + v];
+            for (int v = 0; v < panels; ++v) {
+                partita_lanes *target = (partita_lanes *)(out + p * window->pixel_step + v * window->panel_step);
+                *target = first == 0 ? sums[p * panels + v] : *target + sums[p * panels + v];
+            }
+        }
     }
 }
 
