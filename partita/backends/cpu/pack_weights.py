@@ -51,13 +51,7 @@ class Packer:
             panels = self.panels(blocks, view.output[1])
             return Choice("PlanarConv", lambda: self.planar(w, blocks, panels), bias)
         unit = view.strides == (1, 1) and view.dilations == (1, 1)
-        if (
-            group == 1
-            and tuple(kernel) == (3, 3)
-            and unit
-            and per_group >= WIDE
-            and outputs >= WIDE
-        ):
+        if group == 1 and tuple(kernel) == (3, 3) and unit and per_group >= WIDE and outputs >= WIDE:
             tile = self.winograd_tile(view.output, per_group * outputs)
             if tile:
                 count = -(-view.output[0] // tile) * -(-view.output[1] // tile)
