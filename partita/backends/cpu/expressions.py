@@ -25,7 +25,6 @@ LIBM = frozenset(
     "exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sqrt floor ceil rint".split()
 )
 VECTORIZED = frozenset({"exp", "tanh", "erf"})  # of float: own functions, which vectorize
-CHEAP = frozenset({*INFIX, *COMPARE, *BITS, *LOGIC, "select", "max", "min", "neg", "abs", "floor", "ceil", "rint"})
 
 Address = Callable[[Load, str], str]
 
@@ -259,17 +258,6 @@ def is_guard(condition: Expr) -> bool:
         if current not in seen:
             seen.add(current)
             pending += children(current)
-    return True
-
-
-def is_cheap(expression: Expr) -> bool:
-    """Whether computing it again costs less than storing it."""
-    pending = [expression]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, Reduce) or (isinstance(current, Call) and current.function not in CHEAP):
-            return False
-        pending += () if isinstance(current, Load) else children(current)
     return True
 
 
