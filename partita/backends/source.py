@@ -55,7 +55,8 @@ RESERVED = frozenset(
 def identifier(name: str) -> str:
     """A C and C++ identifier made from any text; different texts may give one identifier (see `Names`)."""
     text = re.sub(r"[^A-Za-z0-9]+", "_", name)[:60].strip("_") or "value"
-    if text[0].isdigit() or text in RESERVED or keyword.iskeyword(text):
+    # What begins with partita is the runtime's.
+    if text[0].isdigit() or text in RESERVED or keyword.iskeyword(text) or text.startswith("partita"):
         text = f"v_{text}"
     return text
 

@@ -58,7 +58,9 @@ def _dtype(number: int) -> DType:
     try:
         return DType.from_onnx(number)
     except KeyError:
-        raise ModelError(f"element type {number} is not one of ONNX's; the file is damaged or too new") from None
+        raise ModelError(
+            f"element type {number} is not one that Partita knows; the file is damaged or too new"
+        ) from None
 
 
 def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dims.Dim | None:

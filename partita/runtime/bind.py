@@ -55,10 +55,10 @@ def evaluate_bind_program(model: bytes, parameters: Mapping[str, Array]) -> dict
 
     program: Any = onnx.load_model_from_string(model)
     _check_parameters(program, parameters)
+    given = {item.name: _native(parameters[item.name]) for item in program.graph.input}
     entries: dict[str, Array] = {}
     for component in _components(program):
-        entries.update(_evaluate(program, component, parameters))
-    given = {item.name: np.asarray(parameters[item.name]) for item in program.graph.input}
+        entries.update(_evaluate(program, component, given))
     given |= _initializers(program)
     names = [output.name for output in program.graph.output]
     return {name: entries[name] if name in entries else given[name] for name in names}
@@ -79,6 +79,12 @@ def _check_parameters(program: Any, parameters: Mapping[str, Array]) -> None:
             problems.append(f"{item.name!r} has shape {array.shape}, expected {shape}")
     if problems:
         raise ParameterError("the parameters do not fit the model:\n  " + "\n  ".join(problems))
+
+
+def _native(array: Array) -> Array:
+    """The array in this machine's byte order: the very one, where it is in it already."""
+    given = np.asarray(array)
+    return given if given.dtype.isnative else given.astype(given.dtype.newbyteorder("="))
 
 
 def _initializers(program: Any) -> dict[str, Array]:
@@ -136,7 +142,7 @@ def _evaluate(program: Any, nodes: list[Any], parameters: Mapping[str, Array]) -
     )
     try:
         evaluator: Any = ReferenceEvaluator(model)
-        results = evaluator.run(None, {item.name: np.asarray(parameters[item.name]) for item in inputs})
+        results = evaluator.run(None, {item.name: parameters[item.name] for item in inputs})
     except Exception as error:  # whatever a node raises, the parameters made it
         names = ", ".join(repr(item.name) for item in outputs)
         raise ParameterError(f"computing {names} from the parameters failed: {error}") from error

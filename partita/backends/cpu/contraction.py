@@ -124,13 +124,12 @@ class _Tiles:
 
     def open_tiles(self, outer: Sequence[Axis], rows: Dim, depth: Dim, columns: Dim) -> Scope:
         """Opens the loop over tiles: the tiles of rows, for each block of columns, for each element of `outer`. In its
-        scope are `block` (which one of all), `start` and `width` (of its columns), `row` and `height`."""
+        scope are `start` and `width` (of the block's columns), `row` and `height`."""
         writer, size = self.writer, self.writer.size
         tiles = Axis("row_tile", dims.ceil_div(rows, TILE_ROWS))
         blocks = Axis("column_block", dims.ceil_div(columns, TILE_COLUMNS))
         scope = writer.open_steps([*outer, blocks, tiles], TILE_ROWS * TILE_COLUMNS * dims.typical(depth) / PRODUCTS)
         names = writer.printer.axis_names
-        scope.write(f"const int64_t block = step / {size(tiles.extent)};")
         scope.write(f"const int64_t start = {names[blocks]} * PARTITA_TILE_COLUMNS;")
         scope.write(f"const int64_t left_columns = {size(columns)} - start;")
         scope.write("const int64_t width = left_columns < PARTITA_TILE_COLUMNS ? left_columns : PARTITA_TILE_COLUMNS;")

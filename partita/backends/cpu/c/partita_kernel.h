@@ -8,7 +8,9 @@
 
 #include "partita.h"
 
-#define PARTITA_PHASE(name) void name(void *argument, int64_t begin, int64_t end, void *workspace)
+/* Few phases want a workspace, and compilers are asked to warn of parameters that nobody reads. */
+#define PARTITA_PHASE(name) \
+    void name(void *argument, int64_t begin, int64_t end, void *workspace __attribute__((unused)))
 
 /* Runs all steps of a phase, on all threads where there are pieces of `grain` steps to share. */
 static inline void partita_run_phase(const partita_call *call, partita_task phase, const void *const *pointers,

@@ -17,18 +17,21 @@
 /* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
  * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more
  * leave the sign alone. */
-#define PARTITA_INTEGER(name, type, bits)                                                                         \
+#define PARTITA_IS_NEGATIVE(number) ((number) < 0)
+#define PARTITA_NEVER(number) 0 /* of unsigned numbers, whose comparison with 0 compilers warn of */
+
+#define PARTITA_INTEGER(name, type, bits, is_negative)                                                            \
     static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
     static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
     static inline type partita_shift_left_##name(type a, type b) {                                                \
         return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
     }                                                                                                             \
     static inline type partita_shift_right_##name(type a, type b) {                                               \
-        return (uint64_t)b >= bits ? (type)(a < 0 ? -1 : 0) : (type)(a >> b);                                     \
+        return (uint64_t)b >= bits ? (type)(is_negative(a) ? -1 : 0) : (type)(a >> b);                            \
     }                                                                                                             \
     static inline type partita_ipow_##name(type base, type exponent) {                                            \
         type result = 1;                                                                                          \
-        if (exponent < 0)                                                                                         \
+        if (is_negative(exponent))                                                                                \
             return (type)(base == 1 ? 1 : 0);                                                                     \
         for (; exponent; exponent = (type)(exponent >> 1)) {                                                      \
             if (exponent & 1)                                                                                     \
@@ -39,7 +42,7 @@
     }
 
 #define PARTITA_SIGNED(name, type, bits)                                                                          \
-    PARTITA_INTEGER(name, type, bits)                                                                             \
+    PARTITA_INTEGER(name, type, bits, PARTITA_IS_NEGATIVE)                                                        \
     static inline type partita_div_##name(type a, type b) {                                                       \
         return b == 0 ? 0 : b == -1 ? (type)(0 - (uint64_t)a) : (type)(a / b);                                    \
     }                                                                                                             \
@@ -56,7 +59,7 @@
     static inline type partita_sign_##name(type a) { return (type)((a > 0) - (a < 0)); }
 
 #define PARTITA_UNSIGNED(name, type, bits)                                                                        \
-    PARTITA_INTEGER(name, type, bits)                                                                             \
+    PARTITA_INTEGER(name, type, bits, PARTITA_NEVER)                                                              \
     static inline type partita_div_##name(type a, type b) { return b == 0 ? 0 : (type)(a / b); }                  \
     static inline type partita_fmod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                 \
     static inline type partita_mod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                  \
@@ -72,7 +75,7 @@ PARTITA_UNSIGNED(uint8, uint8_t, 8)
 PARTITA_UNSIGNED(uint16, uint16_t, 16)
 PARTITA_UNSIGNED(uint32, uint32_t, 32)
 PARTITA_UNSIGNED(uint64, uint64_t, 64)
-PARTITA_INTEGER(bool, uint8_t, 1)
+PARTITA_INTEGER(bool, uint8_t, 1, PARTITA_NEVER)
 
 /* Sub-byte integers live in a byte; results keep their low bits. */
 static inline int8_t partita_int4_wrap(int64_t a) { return (int8_t)((int8_t)((uint64_t)a << 4) >> 4); }
