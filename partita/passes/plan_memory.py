@@ -2,8 +2,10 @@
 
 The schedule is the regions' nodes in the order they run, one step each. Values that are one memory (views, what a
 region hands out, an operand overwritten in place) form one buffer; a buffer lives from its first step to its last.
-Buffers are placed largest first, each at the lowest offset where nothing that lives at the same time lies (greedy by
-size; Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+Buffers are placed one after another, each at the lowest offset where nothing that lives at the same time lies (greedy;
+Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), in two orders of which the better
+stays: the largest first, which keeps small buffers out of the way of large ones; and the fullest step's first, the
+longest lived leading, which lets no gap arise where there is no room for one.
 
 Where sizes are symbolic the runtime places the same buffers by the same rule, once it knows the sizes. A buffer whose
 size depends on data is reserved while the model runs.
@@ -11,6 +13,7 @@ size depends on data is reserved while the model runs.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -169,7 +172,7 @@ class _Planner:
         self.result.buffers.append(PlannedBuffer(storage, size, step, step))
 
     def _keep_across_regions(self, steps: list[tuple[Region, Node]]) -> None:
-        """What a region reads or hands out is alive throughout the region: another backend orders its own nodes."""
+        """What a region is given is there when it begins, read or not, and what it hands out is there when it ends."""
         start = 0
         for region in self.regions:
             end = start + len(region.body.nodes) - 1
@@ -217,20 +220,57 @@ class _Planner:
         if not dims.all_static(buffer.bytes for buffer in arena):
             self.result.arena_bytes = self.result.lower_bound = -1
             return
-        placed: list[PlannedBuffer] = []
-        for buffer in sorted(arena, key=lambda b: (-b.bytes, b.first)):
-            if buffer.last < buffer.first:
-                continue
-            offset = 0
-            neighbours = [b for b in placed if b.first <= buffer.last and buffer.first <= b.last]
-            for other in sorted(neighbours, key=lambda b: b.offset):
-                if other.offset - offset >= buffer.bytes:
-                    break
-                offset = max(offset, _aligned(other.offset + other.bytes))
+        arena = [buffer for buffer in arena if buffer.first <= buffer.last]
+        placed = arrange(arena)
+        for buffer, offset in placed:
             buffer.offset = offset
-            placed.append(buffer)
-        self.result.arena_bytes = max((_aligned(b.offset + b.bytes) for b in placed), default=0)
-        self.result.lower_bound = _largest_live_set(placed)
+        self.result.arena_bytes = height(placed)
+        self.result.lower_bound = max(_live_bytes(arena).values(), default=0)
+
+
+def arrange(buffers: Sequence[PlannedBuffer]) -> list[tuple[PlannedBuffer, int]]:
+    """Each buffer, of known size, with its offset; the better of two orders."""
+    return min(map(_placed, (_by_size(buffers), _by_crowd(buffers))), key=height)
+
+
+def _by_size(buffers: Sequence[PlannedBuffer]) -> list[PlannedBuffer]:
+    return sorted(buffers, key=lambda buffer: -_aligned(buffer.bytes))
+
+
+def _by_crowd(buffers: Sequence[PlannedBuffer]) -> list[PlannedBuffer]:
+    """Those that live at the fullest step first, of these the longest lived, of these the largest."""
+    live = _live_bytes(buffers)
+    crowds = [max(live[step] for step in range(b.first, b.last + 1)) for b in buffers]
+    ranks = {id(b): (-crowd, b.first - b.last, -_aligned(b.bytes)) for b, crowd in zip(buffers, crowds, strict=True)}
+    return sorted(buffers, key=lambda buffer: ranks[id(buffer)])
+
+
+def _placed(order: Sequence[PlannedBuffer]) -> list[tuple[PlannedBuffer, int]]:
+    """Each buffer with the lowest offset that those before it leave."""
+    placed: list[tuple[PlannedBuffer, int]] = []
+    for buffer in order:
+        offset = 0
+        neighbours = [(o, b) for b, o in placed if b.first <= buffer.last and buffer.first <= b.last]
+        for start, other in sorted(neighbours, key=lambda neighbour: neighbour[0]):
+            if start - offset >= _aligned(buffer.bytes):
+                break
+            offset = max(offset, start + _aligned(other.bytes))
+        placed.append((buffer, offset))
+    return placed
+
+
+def height(placed: Sequence[tuple[PlannedBuffer, int]]) -> int:
+    """The bytes that an arrangement takes."""
+    return max((offset + _aligned(buffer.bytes) for buffer, offset in placed), default=0)
+
+
+def _live_bytes(buffers: Sequence[PlannedBuffer]) -> Counter[int]:
+    """How many bytes are alive at each step."""
+    live: Counter[int] = Counter()
+    for buffer in buffers:
+        for step in range(buffer.first, buffer.last + 1):
+            live[step] += _aligned(buffer.bytes)
+    return live
 
 
 def _symbols(graph: Graph, all_regions: Sequence[Region]) -> tuple[str, ...]:
@@ -253,15 +293,3 @@ def _bytes(value: Value) -> Dim:
 
 def _aligned(size: int) -> int:
     return (size + ALIGNMENT - 1) // ALIGNMENT * ALIGNMENT
-
-
-def _largest_live_set(buffers: list[PlannedBuffer]) -> int:
-    changes: dict[int, int] = {}
-    for buffer in buffers:
-        changes[buffer.first] = changes.get(buffer.first, 0) + _aligned(buffer.bytes)
-        changes[buffer.last + 1] = changes.get(buffer.last + 1, 0) - _aligned(buffer.bytes)
-    live = largest = 0
-    for step in sorted(changes):
-        live += changes[step]
-        largest = max(largest, live)
-    return largest

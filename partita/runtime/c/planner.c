@@ -12,20 +12,36 @@ static int lives_with(const partita_buffer *left, const partita_buffer *right) {
     return left->first <= right->last && right->first <= left->last;
 }
 
-/* Sorts order[0 .. count) by size, largest first, then by index, so that equal sizes give equal plans. Heapsort: no
- * memory, no global for a comparison function to read sizes from. */
-static int comes_before(const int64_t *bytes, int32_t left, int32_t right) {
-    return bytes[left] != bytes[right] ? bytes[left] > bytes[right] : left < right;
+/* What decides which buffer is placed first. */
+typedef struct {
+    const partita_buffer *buffers;
+    const int64_t *bytes;  /* per buffer, rounded up */
+    const int64_t *crowds; /* per buffer: the most bytes alive at a step of its life; NULL: not asked for */
+} ranking;
+
+/* The fullest step's buffers first, if that is asked for, of these the longest lived; then by size, largest first; then
+ * by index, so that equal sizes give equal plans. */
+static int comes_before(const ranking *by, int32_t left, int32_t right) {
+    if (by->crowds) {
+        if (by->crowds[left] != by->crowds[right])
+            return by->crowds[left] > by->crowds[right];
+        const int32_t left_life = by->buffers[left].last - by->buffers[left].first;
+        const int32_t right_life = by->buffers[right].last - by->buffers[right].first;
+        if (left_life != right_life)
+            return left_life > right_life;
+    }
+    return by->bytes[left] != by->bytes[right] ? by->bytes[left] > by->bytes[right] : left < right;
 }
 
-static void sift(int32_t *order, int32_t root, int32_t count, const int64_t *bytes) {
+/* Sorts order[0 .. count). Heapsort: no memory, no global for a comparison function to read from. */
+static void sift(int32_t *order, int32_t root, int32_t count, const ranking *by) {
     for (;;) {
         int32_t child = 2 * root + 1;
         if (child >= count)
             return;
-        if (child + 1 < count && comes_before(bytes, order[child], order[child + 1]))
+        if (child + 1 < count && comes_before(by, order[child], order[child + 1]))
             child++;
-        if (!comes_before(bytes, order[root], order[child]))
+        if (!comes_before(by, order[root], order[child]))
             return;
         const int32_t moved = order[root];
         order[root] = order[child];
@@ -34,14 +50,14 @@ static void sift(int32_t *order, int32_t root, int32_t count, const int64_t *byt
     }
 }
 
-static void sort_by_size(int32_t *order, int32_t count, const int64_t *bytes) {
+static void sort_buffers(int32_t *order, int32_t count, const ranking *by) {
     for (int32_t root = count / 2 - 1; root >= 0; root--)
-        sift(order, root, count, bytes);
+        sift(order, root, count, by);
     for (int32_t last = count - 1; last > 0; last--) {
         const int32_t moved = order[0];
         order[0] = order[last];
         order[last] = moved;
-        sift(order, 0, last, bytes);
+        sift(order, 0, last, by);
     }
 }
 
@@ -62,8 +78,27 @@ static int64_t find_gap(const partita_instance *instance, int32_t buffer, int64_
     return end;
 }
 
-/* Places every arena buffer, the largest first, each as low as it can go. Returns the arena's size, -1 on overflow. */
-static int64_t place_by_size(partita_instance *instance, int64_t *sizes) {
+/* Places the arena's buffers, order[0 .. count), in the order of their ranks, each as low as it can go. Returns the
+ * arena's size. */
+static int64_t place(partita_instance *instance, int32_t count, const ranking *by) {
+    sort_buffers(instance->order, count, by);
+    int64_t arena = 0;
+    for (int32_t index = 0; index < count; index++) {
+        const int32_t buffer = instance->order[index];
+        const int64_t offset = find_gap(instance, buffer, by->bytes[buffer], index, by->bytes);
+        int32_t position = index;
+        for (; position > 0 && instance->offsets[instance->placed[position - 1]] > offset; position--)
+            instance->placed[position] = instance->placed[position - 1];
+        instance->placed[position] = buffer;
+        instance->offsets[buffer] = offset;
+        if (offset + by->bytes[buffer] > arena)
+            arena = offset + by->bytes[buffer];
+    }
+    return arena;
+}
+
+/* Lists the arena's buffers in `order` and their sizes in `sizes`. Returns how many there are, -1 on overflow. */
+static int32_t list_buffers(partita_instance *instance, int64_t *sizes) {
     const partita_model *model = instance->model;
     int32_t count = 0;
     int64_t total = 0;
@@ -77,20 +112,38 @@ static int64_t place_by_size(partita_instance *instance, int64_t *sizes) {
             return -1;
         instance->order[count++] = buffer;
     }
-    sort_by_size(instance->order, count, sizes);
-    int64_t arena = 0;
+    return count;
+}
+
+/* Fills crowds[buffer]; live[step + 1] is scratch, zeroed: lives begin at step -1. */
+static void count_crowds(const partita_instance *instance, int32_t count, const int64_t *sizes, int64_t *crowds,
+                         int64_t *live) {
     for (int32_t index = 0; index < count; index++) {
-        const int32_t buffer = instance->order[index];
-        const int64_t offset = find_gap(instance, buffer, sizes[buffer], index, sizes);
-        int32_t position = index;
-        for (; position > 0 && instance->offsets[instance->placed[position - 1]] > offset; position--)
-            instance->placed[position] = instance->placed[position - 1];
-        instance->placed[position] = buffer;
-        instance->offsets[buffer] = offset;
-        if (offset + sizes[buffer] > arena)
-            arena = offset + sizes[buffer];
+        const partita_buffer *buffer = &instance->model->buffers[instance->order[index]];
+        for (int32_t step = buffer->first; step <= buffer->last; step++)
+            live[step + 1] += sizes[instance->order[index]];
     }
-    return arena;
+    for (int32_t index = 0; index < count; index++) {
+        const partita_buffer *buffer = &instance->model->buffers[instance->order[index]];
+        for (int32_t step = buffer->first; step <= buffer->last; step++)
+            if (live[step + 1] > crowds[instance->order[index]])
+                crowds[instance->order[index]] = live[step + 1];
+    }
+}
+
+/* Places by both rankings that passes/plan_memory.py tries, and keeps the better. Returns the arena's size, -1 on
+ * overflow. `memory`, zeroed, holds two numbers per buffer, then one per step from -1 on. */
+static int64_t place_best(partita_instance *instance, int64_t *memory) {
+    const partita_model *model = instance->model;
+    int64_t *sizes = memory, *crowds = memory + model->buffer_count;
+    const int32_t count = list_buffers(instance, sizes);
+    if (count < 0)
+        return -1;
+    count_crowds(instance, count, sizes, crowds, crowds + model->buffer_count);
+    const ranking by_size = {model->buffers, sizes, NULL}, by_crowd = {model->buffers, sizes, crowds};
+    const int64_t crowded = place(instance, count, &by_crowd);
+    const int64_t sized = place(instance, count, &by_size);
+    return crowded < sized ? place(instance, count, &by_crowd) : sized;
 }
 
 static partita_status set_arena(partita_instance *instance, int64_t bytes) {
@@ -119,11 +172,17 @@ partita_status partita_plan(partita_instance *instance) {
         for (int32_t buffer = 0; buffer < model->buffer_count; buffer++)
             instance->offsets[buffer] = model->buffers[buffer].offset;
     } else {
-        int64_t *sizes = partita_allocate(model->buffer_count * (int64_t)sizeof *sizes);
-        if (!sizes)
+        int64_t steps = 2; /* from -1 to the last */
+        for (int32_t buffer = 0; buffer < model->buffer_count; buffer++)
+            if (model->buffers[buffer].last + 2 > steps)
+                steps = (int64_t)model->buffers[buffer].last + 2;
+        const int64_t bytes_needed = (2 * (int64_t)model->buffer_count + steps) * (int64_t)sizeof(int64_t);
+        int64_t *memory = partita_allocate(bytes_needed);
+        if (!memory)
             return partita_fail(instance, PARTITA_ERROR_MEMORY, "no memory to plan the arena");
-        bytes = place_by_size(instance, sizes);
-        free(sizes);
+        memset(memory, 0, (size_t)bytes_needed);
+        bytes = place_best(instance, memory);
+        free(memory);
         if (bytes < 0)
             return partita_fail(instance, PARTITA_ERROR_SHAPE,
                                 "with these input sizes a buffer is of negative size, or larger than 64 bits can say");
