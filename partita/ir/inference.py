@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import onnx
@@ -16,10 +15,19 @@ from onnx import helper, shape_inference
 
 from partita.errors import ModelError, PartitaError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
+from partita.ir.folding import folded
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.registry import DataDependentError, Operator, definition, known
+from partita.ir.operators.registry import DataDependentError, Known, Operator, definition, known
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
-from partita.ir.types import DType, TensorType, Type, UndeterminedTypeError, UnknownType, check_shape
+from partita.ir.types import (
+    DIMENSION_TYPES,
+    DType,
+    TensorType,
+    Type,
+    UndeterminedTypeError,
+    UnknownType,
+    check_shape,
+)
 
 LARGEST_KNOWN = 64  # elements: shapes, axes and pads are small; larger contents are data
 
@@ -47,7 +55,7 @@ def infer_node(node: Node, *, declared: bool = True) -> None:
         output.type = _merged(node, output, inferred, declared)
         if isinstance(output.type, TensorType) and output.type.shape is not None:
             check_shape(output.type.shape, node.describe())
-    if operator is not None and operator.propagate is not None:
+    if node.outputs:
         node.output.known = _content(node, operator)
 
 
@@ -106,16 +114,19 @@ def _named(output: Value, inferred: Type, declared: tuple[dims.Dim, ...] | None)
     return TensorType(inferred.dtype, shape)
 
 
-def _content(node: Node, operator: Operator) -> Any:
+def _content(node: Node, operator: Operator | None) -> Known | None:
+    """What the first output of `node` holds, where it is small: by the operator's rule on dimensions or, if all
+    operands are numbers of the program's, by the reference."""
     tensor = node.output.type
     if not isinstance(tensor, TensorType) or not dims.all_static(tensor.shape):
         return None
-    if tensor.dtype not in (DType.INT64, DType.INT32, DType.BOOL) or dims.product(tensor.dims) > LARGEST_KNOWN:
+    if dims.product(tensor.dims) > LARGEST_KNOWN:
         return None
-    assert operator.propagate is not None
-    content = operator.propagate(node)
+    content = None
+    if operator is not None and operator.propagate is not None and tensor.dtype in DIMENSION_TYPES:
+        content = operator.propagate(node)
     if content is None:
-        return None
+        return folded(node)
     normal = np.empty(content.shape, dtype=object)
     for position in np.ndindex(content.shape):
         normal[position] = dims.simplified(content[position])

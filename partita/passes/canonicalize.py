@@ -96,7 +96,9 @@ def _upgrade(graph: Graph, node: Node) -> bool:
     if values is not None:
         graph.replace_node(node, values)
         return True
+    untyped = [output.type for output in node.outputs]
     infer_node(node)
+    changed |= untyped != [output.type for output in node.outputs]
     problems = type_problems(node)
     if problems:
         raise ModelError("\n".join(problems))
@@ -109,7 +111,7 @@ def _sized_by_data(graph: Graph, node: Node) -> list[Value] | None:
     if operator is None or operator.sized_by_data is None:
         return None
     shaping = [node.input(index) for index in operator.structure]
-    if all(value is None or _is_empty(value) or known(value) is not None for value in shaping):
+    if operator.structure and all(value is None or _is_empty(value) or known(value) is not None for value in shaping):
         return None
     result = operator.sized_by_data(Builder(graph, node.name), node)
     return [result] if isinstance(result, Value) else list(result)

@@ -28,7 +28,7 @@ from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import Known, ints, known
-from partita.ir.types import DType, TensorType
+from partita.ir.types import DIMENSION_TYPES, DType, TensorType
 
 
 def simplify_shapes(graph: Graph) -> bool:
@@ -66,7 +66,7 @@ def _written(graph: Graph, node: Node, content: Known, bound: set[str]) -> Value
     build = Builder(graph, node.output.name)
     dtype = node.output.tensor.dtype
     elements = ints(content)
-    if dims.all_static(elements):
+    if dtype not in DIMENSION_TYPES or dims.all_static(elements):
         return build.constant(np.array(elements, dtype=dtype.numpy).reshape(content.shape), dtype)
     if dtype is not DType.INT64 or content.ndim > 1 or not _symbols(elements) <= bound:
         return None

@@ -8,6 +8,7 @@ from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
+from partita.ir.schema import NEWEST_OPSET
 from partita.ir.types import TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
@@ -28,7 +29,7 @@ def unsupported(node: Node) -> str | None:
     if problem is not None or has_expression(node) or is_observation(node):
         return problem
     graph = Graph("claim")
-    graph.opsets = {"": node.version} if not node.domain else {"": 1, node.domain: node.version}
+    graph.opsets = {"": NEWEST_OPSET, node.domain: node.version}
     mapping: dict[Value, Value] = {}
     for value in dict.fromkeys(node.operands):
         mapping[value] = graph.add_input(value.name, value.type)

@@ -15,7 +15,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import PLACES
 from partita.ir.operators.reduction import REDUCTIONS
-from partita.ir.operators.registry import computes, ints, required, sized_by_data
+from partita.ir.operators.registry import computes, ints, normalized_axis, required, sized_by_data
 from partita.ir.types import DType
 
 INT64 = DType.INT64
@@ -220,6 +220,18 @@ def strided_window(node: Node) -> Computation:
         ints(required(node, 3)),
         lambda *i: load(x, *(load(start, n) + index * load(step, n) for n, index in enumerate(i))),
     )
+
+
+@sized_by_data("Split", operands=[1])
+def split(build: Builder, node: Node) -> Sequence[Value]:
+    x, parts = node.operand(0), wide(build, node.operand(1))
+    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    length = build("Gather", shape_vector(build, x), build.constant(axis, INT64))
+    fits = build("Equal", build("ReduceSum", parts, keepdims=0), length)
+    if parts.shape != (0,):
+        fits = build("And", fits, build("Not", is_negative(build, build("ReduceMin", parts, keepdims=0))))
+    sizes = observe(build, parts, fits, "the parts are not the whole")
+    return build.node("Split", x, sizes, outputs=len(node.outputs), axis=axis)
 
 
 @sized_by_data("Pad", operands=[1, 3])

@@ -51,6 +51,13 @@ def body_types(node: Node) -> list[Type]:
     return [output.type for output in body.outputs]
 
 
+@propagates("Region", "Fused", domain=DOMAIN)
+def body_content(node: Node) -> Known | None:
+    """What is known inside is known outside."""
+    body: Graph = node.attributes["body"]
+    return body.outputs[0].known
+
+
 @infers("Observe", domain=DOMAIN)
 def observed_types(node: Node) -> Type:
     """Sizes that data decides: the elements of an int64 tensor of rank 0 or 1 become the dimensions `symbols`. The

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from partita.errors import ModelError, ShapeError
+from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
@@ -154,12 +155,15 @@ def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Decompose],
 # ---------------------------------------------------------------------- helpers for definitions
 
 
+LARGEST_PARAMETER = 1024  # elements: what is larger is data, and decides nothing
+
+
 def known(value: Value | None) -> Known | None:
     """The content of a value where the compiler knows it, as an object array of dimensions. Looking at a
     parameter bakes it: call this only to decide something."""
     if value is None:
         return None
-    if value.known is None and value.parameter is not None:
+    if value.known is None and value.parameter is not None and dims.product(value.shape) <= LARGEST_PARAMETER:
         value.known = value.parameter.bake().astype(object)
     return value.known
 

@@ -103,7 +103,8 @@ static inline int64_t partita_index(int64_t index, int64_t size, int *bad) {
     static inline type partita_fmod_##type(type a, type b) { return fmod##suffix(a, b); }                         \
     static inline type partita_mod_##type(type a, type b) {                                                       \
         type rest = fmod##suffix(a, b);                                                                           \
-        return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;                                              \
+        if (rest == 0) return copysign##suffix(rest, b);                                                          \
+        return (rest < 0) != (b < 0) ? rest + b : rest;                                                           \
     }                                                                                                             \
     static inline type partita_floordiv_##type(type a, type b) { return floor##suffix(a / b); }
 
