@@ -65,7 +65,7 @@ def graph_to_proto(
         if node.domain == DOMAIN and node.op_type == "Dims":
             nodes += _dims_protos(graph, node, names)
         elif isinstance(node.attributes.get("body"), Graph) and functions is not None and node.domain == DOMAIN:
-            nodes.append(_call_proto(node, graph, functions))
+            nodes.append(_call_proto(node, graph, functions, names))
         else:
             nodes.append(node_to_proto(node, names))
     outputs: list[onnx.ValueInfoProto] = []
@@ -104,11 +104,21 @@ def _names(graph: Graph, rename: Mapping[Value, str], taken: frozenset[str]) -> 
     return names
 
 
-def _call_proto(node: Node, graph: Graph, functions: list[onnx.FunctionProto]) -> onnx.NodeProto:
-    """A call of the node's body, which becomes a function; parameters of the body are further operands."""
+def _call_proto(
+    node: Node, graph: Graph, functions: list[onnx.FunctionProto], names: Mapping[Value, str]
+) -> onnx.NodeProto:
+    """A call of the node's body, which becomes a function; parameters of the body are further operands.
+
+    The function is named after the region's symbol or the node, numbered where another has that name: nodes of one name
+    are nothing unusual."""
     body: Graph = node.attributes["body"]
-    name = str(node.attributes.get("symbol", node.name))
     inner = graph_to_proto(body, functions=functions)
+    stem = name = str(node.attributes.get("symbol", node.name))
+    taken = {function.name for function in functions}
+    number = 1
+    while name in taken:
+        number += 1
+        name = f"{stem}.{number}"
     parameters = [value.name for value in body.parameters]
     constants = [
         helper.make_node("Constant", [], [value.name], value=numpy_helper.from_array(np.asarray(p.array)))
@@ -131,8 +141,8 @@ def _call_proto(node: Node, graph: Graph, functions: list[onnx.FunctionProto]) -
     function.metadata_props.add(key="op_type", value=node.op_type)
     functions.append(function)
     assert set(weights) <= set(parameters)
-    inputs = ["" if value is None else value.name for value in node.inputs] + weights
-    return helper.make_node(name, inputs, [v.name for v in node.outputs], name=node.name, domain=DOMAIN)
+    inputs = ["" if value is None else names[value] for value in node.inputs] + weights
+    return helper.make_node(name, inputs, [names[v] for v in node.outputs], name=node.name, domain=DOMAIN)
 
 
 def _dims_protos(graph: Graph, node: Node, names: Mapping[Value, str]) -> list[onnx.NodeProto]:

@@ -203,7 +203,7 @@ class Toolchain:
             for object_name, data in zip(names, objects, strict=True):
                 (folder / object_name).write_bytes(data)
             self._run([*self.command, "-o", "model.so", *names, *link_flags(linking)], folder, "linking")
-            return (folder / "model.so").read_bytes()
+            return self._written(folder / "model.so", "linking")
 
     def compile_source(self, source: Source) -> bytes:
         """Compiles one file to an object: a function of the source, the options and the compiler alone.
@@ -219,7 +219,13 @@ class Toolchain:
             flags = [*compile_flags(self.options), f"-ffile-prefix-map={folder}=.", "-Iruntime"]
             flags += [f"-I{path}" for path in source.include_directories]
             self._run([*self.command, "-c", source.name, "-o", "unit.o", *flags], folder, f"compiling {source.name}")
-            return (folder / "unit.o").read_bytes()
+            return self._written(folder / "unit.o", f"compiling {source.name}")
+
+    def _written(self, path: Path, doing: str) -> bytes:
+        """What the compiler should have written: its word that all went well is not enough."""
+        if not path.is_file():
+            raise CompilerError(f"{doing} failed: {shlex.join(self.command)} ended well but wrote no {path.name}")
+        return path.read_bytes()
 
     def features(self) -> tuple[str, ...]:
         """Instruction sets that the options let the compiler use, by their names in /proc/cpuinfo."""

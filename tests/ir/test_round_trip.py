@@ -99,6 +99,20 @@ def test_folded_nodes_become_functions():
     assert [node.op_type for node in again.nodes] == ["Add", "Exp", "Neg"]
 
 
+def test_nodes_of_one_name_become_functions_of_their_own():
+    graph = canonical(data("g (float[3] x) => (float[3] y) { a = Exp (x) b = Neg (a) c = Neg (b) y = Sqrt (c) }"))
+    for members in ([0, 1], [1, 2]):
+        node = fold(graph, [graph.nodes[index] for index in members], "Fused", {})
+        node.name = "twin"
+    verify(graph)
+    proto = write_onnx(graph)
+    assert [function.name for function in proto.functions] == ["twin", "twin.2"]
+    onnx.checker.check_model(proto)
+    x = np.arange(3, dtype=np.float32)
+    (result,) = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})
+    np.testing.assert_allclose(result, np.exp(x / 2), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "dim",
     [

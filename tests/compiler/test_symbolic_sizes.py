@@ -1,0 +1,104 @@
+"""One artifact for every size: symbolic dimensions, some of them fixed, and sizes that contradict."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_models import assert_computes, compiled, images, network, parsed
+
+import partita
+from partita.errors import InputError, ModelError, ShapeError
+
+PAIR = """
+<ir_version: 10, opset_import: ["" : 21]>
+pair (float[batch, time, 4] x, float[batch, time, 4] mask) => (float[batch, time, 3] y, float[batch, wide] flat) {
+    m = Mul (x, mask)
+    y = MatMul (m, w)
+    flat = Flatten (y)
+}
+"""
+
+
+def pair():
+    return parsed(PAIR, {"w": np.random.default_rng(1).standard_normal((4, 3)).astype(np.float32)})
+
+
+def tensors(batch: int, time: int) -> dict[str, np.ndarray]:
+    random = np.random.default_rng(batch * 100 + time)
+    return {name: random.standard_normal((batch, time, 4)).astype(np.float32) for name in ("x", "mask")}
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    return partita.load_module(compiled(pair()).export_library(tmp_path_factory.mktemp("sizes") / "pair.so"))
+
+
+def test_one_artifact_runs_at_every_size(loaded):
+    for batch, time in ((1, 1), (3, 7), (2, 64), (1, 1), (33, 5), (3, 7)):
+        assert_computes(loaded, pair(), tensors(batch, time))
+
+
+def test_no_element_is_a_size_too(loaded):
+    results = loaded.run(tensors(0, 3))
+    assert (results["y"].shape, results["flat"].shape) == ((0, 3, 3), (0, 9))
+
+
+def test_a_network_runs_at_every_batch():
+    module = compiled(network())
+    for batch in (1, 2, 17, 3):
+        assert_computes(module, network(), {"x": images(batch)})
+
+
+def test_sizes_that_contradict_are_refused_with_the_axis_and_both(loaded):
+    inputs = {"x": tensors(2, 3)["x"], "mask": tensors(5, 3)["mask"]}
+    with pytest.raises(InputError, match=r"input 'mask': axis 0 has size 5, but 'batch' is 2 by axis 0 of input 'x'"):
+        loaded.run(inputs)
+    with pytest.raises(InputError) as error:
+        loaded.run({"x": tensors(2, 3)["x"], "mask": tensors(5, 4)["mask"][..., :3]})
+    for part in ("axis 0 has size 5", "axis 1 has size 4, but 'time' is 3", "axis 2 has size 3, expected 4"):
+        assert part in str(error.value)
+    assert_computes(loaded, pair(), tensors(2, 3))
+
+
+def test_some_sizes_can_be_fixed():
+    module = compiled(pair(), shapes={"x": ("batch", 7, 4), "mask": ("batch", 7, 4)})
+    assert_computes(module, pair(), tensors(3, 7))
+    with pytest.raises(InputError, match=r"axis 1 has size 6, expected 7"):
+        module.run(tensors(3, 6))
+
+
+def test_all_sizes_can_be_fixed():
+    module = compiled(pair(), shapes={"x": (2, 7, None), "mask": (2, 7, 4)})
+    assert not module.program.symbols
+    assert_computes(module, pair(), tensors(2, 7))
+
+
+def test_sizes_can_be_renamed_and_made_equal():
+    module = compiled(pair(), shapes={"x": ("n", "n", 4), "mask": ("n", "n", 4)})
+    assert [symbol.name for symbol in module.program.symbols] == ["n"]
+    assert_computes(module, pair(), tensors(4, 4))
+    with pytest.raises(InputError, match="'n' is 4"):
+        module.run(tensors(4, 5))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "error", "message"),
+    [
+        ({"x": ("batch", 7, 5)}, ModelError, "axis 2 of input 'x' at 5, but the model has 4"),
+        ({"x": ("batch", 7)}, ModelError, "input 'x' rank 2"),
+        ({"nothing": (1,)}, ModelError, "names 'nothing', but the inputs are 'x', 'mask'"),
+        ({"x": (-1, 7, 4)}, ModelError, "axis 0 of input 'x' at -1"),
+        ({"x": (2, 7, 4), "mask": (3, 7, 4)}, ShapeError, "do not broadcast at axis 0"),
+    ],
+)
+def test_shapes_that_do_not_fit_the_model_are_refused(shapes, error, message):
+    with pytest.raises(error, match=message):
+        compiled(pair(), shapes=shapes)
+
+
+def test_the_arena_grows_with_the_size():
+    module = compiled(network())
+    module.run({"x": images(1)})
+    small = module.arena_bytes
+    module.run({"x": images(16)})
+    assert module.arena_bytes > small > 0
