@@ -17,6 +17,11 @@ NEWEST_OPSET = 28
 
 STANDARD_DOMAINS = tuple(sorted({schema.domain for schema in defs.get_all_schemas()}))
 
+NONDETERMINISTIC = frozenset(
+    ["Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
+"""Operators that may give something else every time."""
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "FLOAT": (float, int),
     "INT": (int,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from partita.ir.graph import Attribute, Graph, Node, Value
+from partita.ir.schema import NONDETERMINISTIC
 
 
 def copy_nodes(nodes: Iterable[Node], target: Graph, mapping: dict[Value, Value]) -> None:
@@ -136,7 +137,7 @@ def depends_on_parameters(value: Value) -> bool:
         current = pending.pop()
         if current in seen or current.parameter is not None:
             continue
-        if current.producer is None:
+        if current.producer is None or current.producer.op_type in NONDETERMINISTIC:
             return False
         seen.add(current)
         pending += current.producer.operands

@@ -29,14 +29,13 @@ import numpy as np
 
 from partita.ir import dims
 from partita.ir.graph import Attribute, Graph, Node, Parameter, Value
-from partita.ir.schema import STANDARD_DOMAINS
+from partita.ir.schema import NONDETERMINISTIC, STANDARD_DOMAINS
 from partita.ir.subgraph import copy_nodes
 from partita.ir.types import TensorType
 from partita.ir.write_onnx import write_onnx
 from partita.runtime import evaluate_bind_program
 
 Array = np.ndarray[Any, Any]
-NONDETERMINISTIC = ("Bernoulli", "Multinomial")
 
 
 class BindProgram:
@@ -178,7 +177,7 @@ def _is_movable(node: Node) -> bool:
     """Whether a node may run at bind time: it is a standard operator of known sizes, and gives the same every time."""
     if node.domain not in STANDARD_DOMAINS or any(isinstance(a, Graph) for a in node.attributes.values()):
         return False
-    if node.op_type.startswith("Random") or node.op_type in NONDETERMINISTIC:
+    if node.op_type in NONDETERMINISTIC:
         return False
     return all(isinstance(o.type, TensorType) and dims.all_static(o.type.shape) for o in node.outputs)
 

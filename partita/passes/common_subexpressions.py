@@ -22,10 +22,8 @@ import numpy as np
 
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies
+from partita.ir.schema import NONDETERMINISTIC
 
-NONDETERMINISTIC = frozenset(
-    ["Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
 LARGEST_CONSTANT = 1 << 12  # bytes that are worth comparing
 
 

@@ -6,6 +6,8 @@ Before partitioning:
 2. the simplifications, until none finds anything: each makes work for the others. Shape arithmetic turns into
    constants (`simplify_shapes`), which makes operators no-ops (`simplify_algebra`), which leaves nodes unread
    (`dead_code`) and others equal (`common_subexpressions`).
+3. `fold_scale`, once nothing stands between a convolution and what scales it; then the simplifications for what it
+   made: equal parameters, folded alike, become one.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from partita.ir.write_onnx import write_onnx
 from partita.passes.canonicalize import canonicalize
 from partita.passes.common_subexpressions import common_subexpressions
 from partita.passes.dead_code import dead_code
-from partita.passes.fold_batch_normalization import fold_batch_normalization
+from partita.passes.fold_scale import fold_scale
 from partita.passes.simplify_algebra import simplify_algebra
 from partita.passes.simplify_shapes import simplify_shapes
 
@@ -84,7 +86,7 @@ def prepare(
     """From a model as it was read to one that can be partitioned."""
     changed = run_passes(graph, [canonicalize], verify=verify, dump=dump, timings=timings)
     changed |= simplify(graph, verify=verify, dump=dump, timings=timings)
-    if run_passes(graph, [fold_batch_normalization], verify=verify, dump=dump, timings=timings):
+    if run_passes(graph, [fold_scale], verify=verify, dump=dump, timings=timings):
         simplify(graph, verify=verify, dump=dump, timings=timings)
         changed = True
     return changed
