@@ -41,15 +41,17 @@ class Example:
 
     before: str
     after: str
+    bind: str = ""  # what runs when weights are bound, where the pass moves something there
 
 
 def example_of(documented: ModuleType | Callable[..., Any]) -> Example | None:
-    """The example in a docstring: the blocks after `before:` and `after:`. None when there is none in text form."""
+    """The example in a docstring: the blocks after `before:`, `after:` and, if there is one, `bind:`. None when
+    there is none in text form."""
     text = inspect.getdoc(documented) or ""
-    found = re.search(r"^ +before: (.*?)^ +after: (.*?)(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
+    found = re.search(r"^ +before: (.*?)^ +after: (.*?)(?:^ +bind: (.*?))?(?=^\S|\Z)", text, re.DOTALL | re.MULTILINE)
     if found is None or "=>" not in found[1]:
         return None
-    return Example(*(textwrap.dedent(block).strip() for block in found.groups()))
+    return Example(*(textwrap.dedent(block or "").strip() for block in found.groups()))
 
 
 def model_of(text: str) -> onnx.ModelProto:
