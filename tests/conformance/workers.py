@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import multiprocessing.connection
+import os
 import subprocess
 import tempfile
 import warnings
@@ -33,7 +34,10 @@ from partita.runtime.toolchain import Linking, Source, Toolchain, link_flags, ru
 BATCH = 64
 WORKERS = 2
 SILENCE = 300  # seconds without a word from a worker: it hangs
-QUICK = BuildOptions(optimization="-O1", mcpu="", jobs=1)
+SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1")
+# Set by `python tests/conformance --sanitize`, which loads the sanitizers' libraries before Python.
+IS_SANITIZED = "PARTITA_SANITIZED" in os.environ
+QUICK = BuildOptions(optimization="-O1", mcpu="", jobs=1, flags=SANITIZED if IS_SANITIZED else ())
 
 PASSED, FAILED, UNSUPPORTED = "passed", "failed", "unsupported"
 
@@ -119,7 +123,7 @@ def _work(names: Sequence[str], targets: Sequence[str], sender: multiprocessing.
 
 def _compile(case: onnx_suite.Case, targets: Sequence[str]) -> MetadataModule | Outcome:
     try:
-        build = None if case.kind == "real" else QUICK
+        build = None if case.kind == "real" and not IS_SANITIZED else QUICK
         return partita.compile(case.model, targets=list(targets), name=f"case_{case.number}", build=build)
     except UnsupportedOperatorError as error:
         return Outcome(case.name, UNSUPPORTED, str(error))
@@ -144,7 +148,7 @@ def _build(modules: dict[str, MetadataModule]) -> dict[str, Path | Outcome]:
     names = [f"{number}.o" for number in range(len(objects))]
     for name, data in zip(names, objects, strict=True):
         (folder / name).write_bytes(data)
-    command = [*toolchain.command, "-o", path.name, *names, *link_flags(Linking())]
+    command = [*toolchain.command, *QUICK.flags, "-o", path.name, *names, *link_flags(Linking())]
     subprocess.run(command, cwd=folder, check=True)
     for name in names:
         (folder / name).unlink()
