@@ -111,6 +111,18 @@ static inline int64_t partita_index(int64_t index, int64_t size, int *bad) {
 PARTITA_FLOAT(float, f)
 PARTITA_FLOAT(double, )
 
+static inline uint32_t partita_bits(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float partita_from_bits(uint32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
 /* exp, tanh and erf without branches or library calls, so that loops over them vectorize. Polynomials are Chebyshev fits;
  * the largest error over all floats is 2 units in the last place (tests/backends/cpu/test_scalar_functions.py). */
 static inline float partita_exp_float(float x) {
@@ -124,14 +136,10 @@ static inline float partita_exp_float(float x) {
     p = p * r + 0x1.5554dcp-3f;
     p = p * r + 0.5f;
     p = 1.0f + (r + r * r * p);
-    int32_t exponent; /* 2^n as a product of two powers: neither overflows, and denormals are rounded once */
-    memcpy(&exponent, &shifted, sizeof exponent);
-    exponent -= 0x4b400000;
-    const int32_t half = exponent >> 1;
-    const int32_t bits[2] = {(half + 127) << 23, (exponent - half + 127) << 23};
-    float powers[2];
-    memcpy(powers, bits, sizeof powers);
-    return p * powers[0] * powers[1];
+    /* 2^n as a product of two powers: neither overflows, and denormals are rounded once */
+    const int32_t exponent = (int32_t)partita_bits(shifted) - 0x4b400000, half = exponent >> 1;
+    const uint32_t first = (uint32_t)(half + 127) << 23, second = (uint32_t)(exponent - half + 127) << 23;
+    return p * partita_from_bits(first) * partita_from_bits(second);
 }
 
 static inline float partita_tanh_float(float x) {
@@ -196,18 +204,6 @@ PARTITA_FLOAT_TO_INTEGER(double)
 
 typedef uint16_t partita_float16;
 typedef uint16_t partita_bfloat16;
-
-static inline uint32_t partita_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static inline float partita_from_bits(uint32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 static inline float partita_bfloat16_to_float(partita_bfloat16 stored) { return partita_from_bits((uint32_t)stored << 16); }
 
