@@ -41,16 +41,20 @@ class BlockedKernel:
 
     def _epilogue(self) -> tuple[Value, Computation]:
         """The group's output as an expression of the accumulated sum, the bias included."""
-        bias = self.kernel.operand(2)
-        own = compute(
-            self.kernel.output.shape,
-            lambda n, block, oh, ow, lane: Load(self.sum, (), DType.FLOAT32) + load(bias, block, lane),
-        )
+        own = self.own_result()
         later = members(self.node)[1:]
         if not later:
             return self.kernel.output, own
         result = composed(self.node, kept=frozenset([self.kernel.output]))[later[-1].output]
         return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
+
+    def own_result(self) -> Computation:
+        """The kernel's output as an expression of the accumulated sum: with the bias."""
+        bias = self.kernel.operand(2)
+        return compute(
+            self.kernel.output.shape,
+            lambda n, block, oh, ow, lane: Load(self.sum, (), DType.FLOAT32) + load(bias, block, lane),
+        )
 
     @property
     def padded_size(self) -> tuple[int, int]:
@@ -80,13 +84,14 @@ class BlockedKernel:
         writer.close_steps()
         return "(const float *)shared"
 
-    def tile_function(self, pixels: int, panels: int, depth: int, stride: int) -> str:
+    def tile_function(self, pixels: int, panels: int, depth: int, stride: int, rows: int = 1, columns: int = 1) -> str:
         """The name of the register tile of this shape; its function is shared by all kernels of a file."""
-        name = f"tile_{pixels}x{panels}_{depth}_{stride}"
+        name = f"tile_{pixels}x{panels}_{depth}_{stride}_{rows}x{columns}"
         self.writer.helpers[name] = (
             f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
             f"    const float *weights, float *out) {{\n"
-            f"    partita_tile({pixels}, {panels}, {depth}, {stride}, window, x, weights, out);\n}}\n"
+            f"    partita_tile({pixels}, {panels}, {depth}, {stride}, {rows}, {columns},\n"
+            f"                 window, x, weights, out);\n}}\n"
         )
         return name
 
@@ -187,9 +192,9 @@ class DirectKernel(BlockedKernel):
         return writer.finish()
 
     def _write_window(self, scope: Scope, planes: int, rows: int, columns: int) -> None:
-        (dh, dw), (kh, kw) = self.view.dilations, self.view.kernel
+        dh, dw = self.view.dilations
         blocks = planes // int(self.kernel.attributes.get("group", 1))
-        fields = [blocks, rows * columns * self.lanes, kh, kw, dh * columns * self.lanes, dw * self.lanes]
+        fields = [blocks, rows * columns * self.lanes, dh * columns * self.lanes, dw * self.lanes]
         fields += [self.panels * self.block, self.block]
         scope.write(f"const partita_window window = {{{', '.join(map(str, fields))}}};")
 
@@ -213,11 +218,12 @@ class DirectKernel(BlockedKernel):
         scope.write(f"float sums[{self.strip * size}] __attribute__((aligned(64)));")
         scope.write("int64_t done = 0;")
         arguments = f"(&window, source + ({start} + done) * {stride}, weights, sums + done * {size})"
-        tile = self.tile_function(self.pixels, self.panels, depth, stride)
+        kernel = [int(extent) for extent in self.view.kernel]
+        tile = self.tile_function(self.pixels, self.panels, depth, stride, *kernel)
         scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels})")
         scope.write(f"    {tile}{arguments};")
         if rest:
-            tile = self.tile_function(rest, self.panels, depth, stride)
+            tile = self.tile_function(rest, self.panels, depth, stride, *kernel)
             scope.write(f"if (done < {width})")
             scope.write(f"    {tile}{arguments};")
         scope.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")

@@ -8,6 +8,7 @@ operators broadcast, pools see a third spatial axis of window 1, layout changes 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -15,15 +16,19 @@ from partita.ir.expression import Computation, Expr, compute, load, reduction, s
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import Window, inside, sources, window
 from partita.ir.operators.registry import computes
+from partita.ir.types import DType, TensorType
 
 DOMAIN = "partita"
 
 
 def block_window(node: Node) -> Window:
-    """The sliding window of a blocked convolution over its two spatial axes."""
-    x = node.operand(0)
-    spatial = x.shape[2:4]
-    return window(node, spatial, node.attributes["kernel_shape"])
+    """The sliding window of a blocked convolution or pool over its two spatial axes."""
+    x, kernel = node.operand(0), node.attributes["kernel_shape"]
+    if not is_pool(node):
+        return window(node, x.shape[2:4], kernel)
+    view = window(node, x.shape[2:], kernel, ceil=bool(node.attributes.get("ceil_mode", 0)))
+    two = {field.name: getattr(view, field.name)[:2] for field in fields(view)}
+    return Window(**two)
 
 
 def _guarded(view: Window, value: Value, places: Sequence[Expr], spatial: Sequence[Dim], *rest: Expr) -> Expr:
@@ -96,11 +101,22 @@ def winograd_convolution(node: Node) -> Computation:
     )
 
 
-BLOCKED = frozenset({"BlockedConv", "PlanarConv", "BlockedDepthwiseConv", "WinogradConv"})
+CONVOLUTIONS = frozenset({"BlockedConv", "PlanarConv", "BlockedDepthwiseConv", "WinogradConv"})
+LANES = (8, 16)  # channels that a block may have
 
 
 def is_blocked_kernel(node: Node) -> bool:
-    return node.domain == DOMAIN and node.op_type in BLOCKED
+    return (node.domain == DOMAIN and node.op_type in CONVOLUTIONS) or is_pool(node)
+
+
+def is_pool(node: Node) -> bool:
+    """Whether a node is a pool of blocked images: the third axis of its window, over the lanes, is 1."""
+    if node.domain or node.op_type not in ("MaxPool", "AveragePool") or len(node.outputs) != 1:
+        return False
+    kind = node.operand(0).type
+    if not isinstance(kind, TensorType) or kind.dtype is not DType.FLOAT32 or not dims.all_static(kind.shape):
+        return False
+    return len(kind.dims) == 5 and kind.dims[4] in LANES and node.attributes["kernel_shape"][2] == 1
 
 
 def block_count(channels: int, block: int) -> int:

@@ -1,9 +1,9 @@
-"""Which kernel runs a node: convolutions on blocked tensors, matrix products, or loops from the expression."""
+"""Which kernel runs a node: convolutions and pools on blocked tensors, matrix products, or its expression's loops."""
 
 from __future__ import annotations
 
-from partita.backends.cpu import blocked_convolution, contraction, procedures, winograd
-from partita.backends.cpu.blocked_operators import is_blocked_kernel
+from partita.backends.cpu import blocked_convolution, blocked_pooling, contraction, procedures, winograd
+from partita.backends.cpu.blocked_operators import is_blocked_kernel, is_pool
 from partita.backends.cpu.generic import generic_kernel
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.ir import dims
@@ -36,7 +36,7 @@ def workspace(node: Node) -> Dim:
     if first.op_type == "WinogradConv":
         return winograd.workspace(first)
     if is_blocked_kernel(first):
-        return blocked_convolution.workspace(first)
+        return 0 if is_pool(first) else blocked_convolution.workspace(first)
     procedure = procedures.procedure_of(node)
     if procedure is not None:
         return procedures.workspace(procedure)
@@ -50,6 +50,8 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return winograd.WinogradKernel(node, writer).write()
     if first.op_type == "BlockedDepthwiseConv":
         return blocked_convolution.DepthwiseKernel(node, writer).write()
+    if is_pool(first):
+        return blocked_pooling.PoolKernel(node, writer).write()
     if is_blocked_kernel(first):
         return blocked_convolution.DirectKernel(node, writer).write()
     if contraction.is_kernel(first):

@@ -163,7 +163,7 @@ class WinogradKernel(BlockedKernel):
         w = self.kernel.operand(1)
         panels, block, group = int(w.shape[4]), self.block, self.group
         size = self.inputs * block * panels * block
-        fields = f"{self.inputs}, {group * block}, 1, 1, 0, 0, {block}, {group * block}"
+        fields = f"{self.inputs}, {group * block}, 0, 0, {block}, {group * block}"
         scope.write(f"const partita_window window = {{{fields}}};")
         scope.write(f"for (int64_t panel = 0; panel < {w.shape[1]}; ++panel) {{")
         inner = scope.inner()

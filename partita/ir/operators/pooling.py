@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -22,7 +24,7 @@ from partita.ir.expression import (
     size,
 )
 from partita.ir.graph import Node
-from partita.ir.operators.contraction import inside, sources, window
+from partita.ir.operators.contraction import Window, inside, sources, window
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
 from partita.ir.operators.registry import computes, upgrades
@@ -77,7 +79,6 @@ def average_pool(node: Node) -> Computation:
     x = node.operand(0)
     spatial = x.shape[2:]
     view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
-    include = node.attributes.get("count_include_pad", 0)
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
         def value(*inner: Expr) -> Expr:
@@ -87,19 +88,24 @@ def average_pool(node: Node) -> Computation:
             return element if condition is None else select(condition, element, 0)
 
         total = reduction("sum", view.kernel, value, 0)
-        count: Expr = literal(1, DType.INT64)
-        for a in range(len(spatial)):
-            count = count * _covered(view, a, out[a], spatial[a], bool(include))
-        return total / cast(count, total.dtype)
+        return total / cast(averaged_count(node, out), total.dtype)
 
     return compute((*x.shape[:2], *view.output), body)
 
 
-def _covered(view: object, axis: int, out: Expr, dim: dims.Dim, include: bool) -> Expr:
-    """How many positions of the window on one axis count."""
-    from partita.ir.operators.contraction import Window
+def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
+    """Of how many elements an AveragePool takes the mean at an output position."""
+    spatial = node.operand(0).shape[2:]
+    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+    include = bool(node.attributes.get("count_include_pad", 0))
+    count: Expr = literal(1, DType.INT64)
+    for a in range(len(spatial)):
+        count = count * _covered(view, a, out[a], spatial[a], include)
+    return count
 
-    assert isinstance(view, Window)
+
+def _covered(view: Window, axis: int, out: Expr, dim: dims.Dim, include: bool) -> Expr:
+    """How many positions of the window on one axis count."""
     kernel, stride, dilation = view.kernel[axis], view.strides[axis], view.dilations[axis]
     low, high = (-view.begin[axis], dim + view.end[axis]) if include else (0, dim)
     overhang = (view.output[axis] - 1) * stride - view.begin[axis] + dilation * (kernel - 1)

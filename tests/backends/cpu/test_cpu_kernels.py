@@ -134,3 +134,20 @@ def test_pool(name):
     batch = Batch()
     add_all(batch, POOLS[name], {"x": array(2, 3, 7, 8)}, {})
     batch.check()
+
+
+@pytest.mark.parametrize("name", POOLS)
+def test_pool_of_blocks(name):
+    """What a convolution leaves is in blocks of channels."""
+    text = "m = Conv(x, w); " + POOLS[name].replace("(x)", "(m)")
+    batch = Batch()
+    add_all(batch, text, {"x": array(2, 5, 7, 8)}, {"w": array(19, 5, 1, 1)})
+    batch.check()
+
+
+def test_pool_of_blocks_keeps_nan():
+    x = array(1, 8, 5, 5)
+    x[0, 3, 2, 2] = np.nan
+    batch = Batch()
+    batch.add("b = Conv(x, w); y = MaxPool <kernel_shape = [2, 2]> (b)", {"x": x}, {"w": array(8, 8, 1, 1)})
+    batch.check()

@@ -1,4 +1,4 @@
-/* partita_blocked.h: the inner tile of convolutions on blocked tensors.
+/* partita_blocked.h: the inner tile of convolutions on blocked tensors, and the windows of pools.
  *
  * A blocked tensor is [N][C / PARTITA_BLOCK][H][W][PARTITA_BLOCK]: one vector of channels a pixel. A tile computes
  * `pixels` neighbours of `panels` blocks of output channels; its sums fill the vector registers. The file that includes
@@ -12,14 +12,21 @@
 
 typedef float partita_lanes __attribute__((vector_size(PARTITA_BLOCK * sizeof(float)), aligned(sizeof(float))));
 
-/* Taps of blocks that are summed before they join the total: the error of a long sum grows with its steps. */
-#define PARTITA_CHUNK 16
+typedef int32_t partita_lane_bits __attribute__((vector_size(PARTITA_BLOCK * sizeof(float)), aligned(sizeof(float))));
 
-/* What a tile reads and where it writes. Strides are in elements; the kernel window is rows x columns. */
+/* The larger of each lane; NaN where either is. */
+static inline partita_lanes partita_larger(partita_lanes a, partita_lanes b) {
+    const partita_lane_bits first = (a > b) | (a != a);
+    return (partita_lanes)((first & (partita_lane_bits)a) | (~first & (partita_lane_bits)b));
+}
+
+/* Products that are summed before they join the total: the error of a long sum grows with its steps. */
+#define PARTITA_CHUNK 256
+
+/* What a tile reads and where it writes. Strides are in elements. */
 typedef struct partita_window {
     int64_t blocks;        /* of input channels */
     int64_t block_stride;  /* between blocks of input channels */
-    int64_t rows, columns; /* of the kernel window */
     int64_t row_stride;    /* between rows of the window */
     int64_t column_stride; /* between columns of the window */
     int64_t pixel_step;    /* between results of neighbouring pixels */
@@ -28,12 +35,13 @@ typedef struct partita_window {
 
 /* out[p * pixel_step + v * panel_step + o] = sum of x[window of pixel p] * weights[..][v][o]. Constants after inlining:
  * `pixels`; `panels`; `depth`, the input channels of each block; `stride`, elements between the windows of neighbouring
- * pixels. Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. */
+ * pixels; the window's `rows` and `columns`. Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. */
 static inline __attribute__((always_inline)) void partita_tile(const int pixels, const int panels, const int depth,
-                                                               const int stride, const partita_window *window,
-                                                               const float *x, const float *weights, float *out) {
-    const int64_t taps = window->rows * window->columns;
-    const int64_t chunk = taps < PARTITA_CHUNK ? PARTITA_CHUNK / taps : 1;
+                                                               const int stride, const int rows, const int columns,
+                                                               const partita_window *window, const float *x,
+                                                               const float *weights, float *out) {
+    const int64_t products = rows * columns * depth;
+    const int64_t chunk = products < PARTITA_CHUNK ? PARTITA_CHUNK / products : 1;
     const partita_lanes *w = (const partita_lanes *)weights;
     for (int64_t first = 0; first < window->blocks; first += chunk) {
         const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
@@ -42,19 +50,17 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
         for (int s = 0; s < pixels * panels; ++s)
             sums[s] = (partita_lanes){0};
         for (int64_t block = first; block < last; ++block) {
-            for (int64_t row = 0; row < window->rows; ++row) {
+            for (int row = 0; row < rows; ++row) {
                 const float *a = x + block * window->block_stride + row * window->row_stride;
-                for (int64_t column = 0; column < window->columns; ++column, a += window->column_stride) {
+#pragma GCC unroll 1
+                for (int column = 0; column < columns; ++column, a += window->column_stride) {
                     const float *source = a;
                     for (int k = 0; k < depth; k += 4) {
 #pragma GCC unroll 4
                         for (int u = 0; u < (depth < 4 ? depth : 4); ++u) {
 #pragma GCC unroll 32
-                            for (int p = 0; p < pixels; ++p) {
-#pragma GCC unroll 4
-                                for (int v = 0; v < panels; ++v)
-                                    sums[p * panels + v] += source[p * stride + u] * w[u * panels + v];
-                            }
+                            for (int s = 0; s < pixels * panels; ++s)
+                                sums[s] += source[s / panels * stride + u] * w[u * panels + s % panels];
                         }
                         source += 4;
                         w += (depth < 4 ? depth : 4) * panels;
@@ -62,16 +68,43 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
                 }
             }
         }
+        if (first == 0) {
 #pragma GCC unroll 32
-        for (int p = 0; p < pixels; ++p) {
-#pragma GCC unroll 4
-            for (int v = 0; v < panels; ++v) {
-                partita_lanes *target = (partita_lanes *)(out + p * window->pixel_step + v * window->panel_step);
-                *target = first == 0 ? sums[p * panels + v] : *target + sums[p * panels + v];
-            }
+            for (int s = 0; s < pixels * panels; ++s)
+                *(partita_lanes *)(out + s / panels * window->pixel_step + s % panels * window->panel_step) = sums[s];
+        } else {
+#pragma GCC unroll 32
+            for (int s = 0; s < pixels * panels; ++s)
+                *(partita_lanes *)(out + s / panels * window->pixel_step + s % panels * window->panel_step) += sums[s];
         }
     }
 }
+
+/* What lies in a window of an image [height][width], combined: the largest (NaN if there is one), or the sum. Places
+ * outside do not count. The last four arguments are constants after inlining: the window's size and dilations. */
+#define PARTITA_WINDOW(name, initial, combine)                                                                    \
+    static inline __attribute__((always_inline)) partita_lanes partita_window_##name(                             \
+        const partita_lanes *image, int64_t height, int64_t width, int64_t top, int64_t left, const int rows,     \
+        const int columns, const int down, const int across) {                                                    \
+        partita_lanes total = (partita_lanes){0} + (initial);                                                     \
+        const int inside = left >= 0 && left + (columns - 1) * across < width;                                    \
+        for (int row = 0; row < rows; ++row) {                                                                    \
+            const int64_t y = top + row * down;                                                                   \
+            if (y < 0 || y >= height)                                                                             \
+                continue;                                                                                         \
+            const partita_lanes *pixels = image + y * width + left;                                               \
+            for (int column = 0; column < columns; ++column) {                                                    \
+                if (!inside && (left + column * across < 0 || left + column * across >= width))                   \
+                    continue;                                                                                     \
+                const partita_lanes value = pixels[column * across];                                              \
+                total = combine;                                                                                  \
+            }                                                                                                     \
+        }                                                                                                         \
+        return total;                                                                                             \
+    }
+
+PARTITA_WINDOW(max, -__builtin_inff(), partita_larger(value, total))
+PARTITA_WINDOW(sum, 0.0f, total + value)
 
 /* Copies planes [count][height][width][lanes] into the middle of zeroed ones [count][rows][columns][lanes]; what does not
  * fit at the end is left out. */
