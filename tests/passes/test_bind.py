@@ -271,9 +271,8 @@ def test_to_compute_does_not_bake():
 
 @pytest.mark.parametrize(("looks", "kept"), [(True, ["v", "w"]), (False, ["w"])])
 def test_what_was_looked_at_is_kept_although_no_entry_needs_it(looks, kept):
-    graph = graph_of(
-        "model (float[2] x) => (float[2] y) <float[2] v = {1, 2}, float[2] w = {3, 4}> { a = Add (x, v) y = Add (a, w) }"
-    )
+    weights = "<float[2] v = {1, 2}, float[2] w = {3, 4}>"
+    graph = graph_of(f"model (float[2] x) => (float[2] y) {weights} {{ a = Add (x, v) y = Add (a, w) }}")
     program = BindProgram(graph)
     if looks:
         graph.value_named("v").parameter.bake()
