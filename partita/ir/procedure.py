@@ -28,19 +28,24 @@ class Store:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Loops:
-    """`stores`, one after the other, in each step of the loops over `axes`."""
+    """`steps`, one after the other, in each step of the loops over `axes`. Nothing runs unless `when` holds at first,
+    and the innermost loop ends as soon as `until` holds before a step."""
 
     axes: tuple[Axis, ...]
-    stores: tuple[Store, ...]
+    steps: tuple[Store | Loops, ...]
+    when: Expr | None = None
+    until: Expr | None = None
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Procedure:
-    """Loop nests, run in order. They store to the node's outputs, and to `temporaries`, which live as long as the
-    procedure runs and hold anything at first."""
+    """Loop nests, run in order, for each step of the loops over `rows`: these touch different elements of the outputs
+    and read none that others store, so that they may run side by side. `temporaries` live as long as a row does, and
+    hold anything at first."""
 
     nests: tuple[Loops, ...]
     temporaries: tuple[Value, ...] = ()
+    rows: tuple[Axis, ...] = ()
 
 
 def axes_of(shape: Sequence[Dim], name: str = "i") -> tuple[Axis, ...]:
@@ -63,11 +68,11 @@ def fill(value: Value, body: Callable[..., Expr]) -> Store:
     return Store(axes, value, indices, body(*indices))
 
 
-def once(*stores: Store) -> Loops:
-    """Stores outside of any loop."""
-    return Loops((), stores)
+def once(*steps: Store | Loops, when: Expr | None = None) -> Loops:
+    """Steps outside of any loop."""
+    return Loops((), steps, when)
 
 
-def current(value: Value, indices: Sequence[Expr | int]) -> Expr:
+def current(value: Value, indices: Sequence[Expr | int] = ()) -> Expr:
     """What `value` holds now."""
     return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)

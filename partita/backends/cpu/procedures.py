@@ -1,14 +1,15 @@
-"""Kernels from procedures: loops in order, on one thread, storing as they go."""
+"""Kernels from procedures: loops in order, storing as they go; rows are shared out to threads."""
 
 from __future__ import annotations
 
 from partita.backends.cpu.expressions import Scope, linear_position, stored
+from partita.backends.cpu.generic import element_cost, typical_product
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.source import C_TYPES
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Load, children
-from partita.ir.graph import Node
+from partita.ir.expression import Expr, Load, children
+from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import definition
 from partita.ir.procedure import Loops, Procedure, Store
 
@@ -24,34 +25,66 @@ def procedure_of(node: Node) -> Procedure | None:
 
 
 def workspace(procedure: Procedure) -> Dim:
-    """Bytes of its temporaries."""
-    return sum(_bytes(value.shape, value.tensor.dtype.itemsize) for value in procedure.temporaries)
+    """Bytes of its temporaries; single numbers are variables."""
+    return sum(_bytes(value) for value in procedure.temporaries if value.shape)
 
 
-def _bytes(shape: tuple[Dim, ...], itemsize: int) -> Dim:
-    return dims.floor_div(dims.product(shape) * itemsize + ALIGNMENT - 1, ALIGNMENT) * ALIGNMENT
+def _bytes(value: Value) -> Dim:
+    size = dims.product(value.shape) * value.tensor.dtype.itemsize
+    return dims.floor_div(size + ALIGNMENT - 1, ALIGNMENT) * ALIGNMENT
 
 
 def procedure_kernel(procedure: Procedure, writer: KernelWriter) -> Kernel:
-    scope = writer.scope()
+    rows = procedure.rows
+    scope = writer.open_steps(rows, sum(map(_cost, procedure.nests))) if rows else writer.scope()
     offset: Dim = 0
     for value in procedure.temporaries:
         name = writer.names.fresh(value.name)
         writer.pointers[value] = name
-        writer.uses_workspace = True
         kind = C_TYPES[value.tensor.dtype]
+        if not value.shape:
+            scope.write(f"{kind} {name}[1];")
+            continue
+        writer.uses_workspace = True
         scope.write(f"{kind} *restrict {name} = ({kind} *)(workspace + {writer.size(offset)});")
-        offset = offset + _bytes(value.shape, value.tensor.dtype.itemsize)
+        offset = offset + _bytes(value)
     for nest in procedure.nests:
         _write_loops(nest, writer, scope)
+    if rows:
+        writer.close_steps()
     return writer.finish()
 
 
+def _cost(step: Store | Loops) -> float:
+    """Nanoseconds, roughly."""
+    inner = element_cost(step.body) if isinstance(step, Store) else sum(map(_cost, step.steps))
+    return inner * typical_product(step.axes)
+
+
 def _write_loops(nest: Loops, writer: KernelWriter, scope: Scope) -> None:
-    inner = writer.printer.open_loops(nest.axes, scope)
-    for store in nest.stores:
-        _write_store(store, writer, inner)
-    writer.printer.close_loops(nest.axes, scope)
+    outer = _write_condition(nest.when, "if ({}) {{", writer, scope)
+    inner = writer.printer.open_loops(nest.axes, outer)
+    if nest.until is not None:
+        _write_condition(nest.until, "if ({}) break;", writer, inner)
+    for step in nest.steps:
+        if isinstance(step, Store):
+            _write_store(step, writer, inner)
+        else:
+            _write_loops(step, writer, inner)
+    writer.printer.close_loops(nest.axes, outer)
+    if nest.when is not None:
+        scope.write("}")
+
+
+def _write_condition(condition: Expr | None, text: str, writer: KernelWriter, scope: Scope) -> Scope:
+    """A line with the condition as it is now; gives the scope behind it."""
+    if condition is None:
+        return scope
+    writer.printer.uses.clear()
+    writer.printer.count(condition)
+    fresh = Scope(scope.lines, scope.indent, writer.names)
+    fresh.write(text.format(writer.printer.render(condition, fresh)))
+    return scope.inner()
 
 
 def _write_store(store: Store, writer: KernelWriter, scope: Scope) -> None:

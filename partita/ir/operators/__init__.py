@@ -18,6 +18,7 @@ from partita.ir.operators import (
     sampling,
     shape,
     signal,
+    sorting,
     training,
 )
 from partita.ir.operators.registry import Operator, definition, definitions, known, operator
@@ -45,5 +46,6 @@ __all__ = [
     "sampling",
     "shape",
     "signal",
+    "sorting",
     "training",
 ]

@@ -8,7 +8,8 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Axis, Computation, Expr, Index, call, cast, compute, literal, load, select, size
-from partita.ir.graph import Node
+from partita.ir.graph import Node, Value
+from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attribute_to_input
 from partita.ir.operators.registry import (
@@ -18,10 +19,11 @@ from partita.ir.operators.registry import (
     normalized_axis,
     performs,
     required,
+    sized_by_data,
     upgrades,
 )
-from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store
-from partita.ir.types import DType, Type
+from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
+from partita.ir.types import DType, TensorType, Type
 
 # ---------------------------------------------------------------------- reading
 
@@ -65,6 +67,47 @@ def reverse_sequence(node: Node) -> Computation:
         return load(x, *(place if n == time else index for n, index in enumerate(i)))
 
     return compute(x.shape, body)
+
+
+# ---------------------------------------------------------------------- choosing
+
+
+@sized_by_data("NonZero", operands=[])
+def non_zero(build: Builder, node: Node) -> Value:
+    return indices_where(build, node.operand(0))
+
+
+def indices_where(build: Builder, x: Value) -> Value:
+    """Indices of the elements that are not 0, a column each, in row-major order: [rank, count]."""
+    ones = build("Cast", build("Cast", x, to=DType.BOOL.onnx), to=DType.INT64.onnx)
+    count = observe(build, build("ReduceSum", ones, keepdims=0))
+    return build("NonZero", x, count, domain=DOMAIN)
+
+
+@infers("NonZero", domain=DOMAIN)
+def non_zero_type(node: Node) -> Type:
+    return TensorType(DType.INT64, (len(node.operand(0).shape), required(node, 1).item()))
+
+
+@performs("NonZero", domain=DOMAIN)
+def places_of_others(node: Node) -> Procedure:
+    x, y = node.operand(0), node.output
+    count = temporary("count", DType.INT64, [])
+    axes = axes_of(x.shape)
+    is_other = cast(load(x, *map(Index, axes)), DType.BOOL)
+    stores = [store(y, [n, current(count)], Index(axis)) for n, axis in enumerate(axes)]
+    step = once(*stores, store(count, [], current(count) + 1), when=is_other)
+    return Procedure((once(store(count, [], literal(0, DType.INT64))), Loops(axes, (step,))), (count,))
+
+
+@sized_by_data("Compress", operands=[])
+def compress(build: Builder, node: Node) -> Value:
+    """The slices of an axis, or the elements, where a condition holds."""
+    x, axis = node.operand(0), node.attributes.get("axis")
+    if axis is None:
+        x, axis = build("Reshape", x, build.ints([-1])), 0
+    places = build("Squeeze", indices_where(build, node.operand(1)), build.ints([0]))
+    return build("Gather", x, places, axis=axis)
 
 
 # ---------------------------------------------------------------------- patterns

@@ -25,8 +25,17 @@ from partita.ir.expression import (
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_to_input
-from partita.ir.operators.registry import computes, ints, normalized_axes, normalized_axis, required
-from partita.ir.types import DType
+from partita.ir.operators.registry import (
+    computes,
+    infers,
+    ints,
+    normalized_axes,
+    normalized_axis,
+    performs,
+    required,
+)
+from partita.ir.procedure import Loops, Procedure, axes_of, current, store
+from partita.ir.types import DType, Type
 
 Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of elements) -> the result
 
@@ -106,20 +115,33 @@ def reduce_operator(node: Node) -> Computation:
     return reduced(node.operand(0), reduced_axes(node), keep, REDUCTIONS[node.op_type])
 
 
-@computes("CumSum", "CumProd")
-def cumulative(node: Node) -> Computation:
-    """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
+@infers("CumSum", "CumProd")
+def cumulative_type(node: Node) -> Type:
     x = node.operand(0)
+    normalized_axis(node, required(node, 1).item(), len(x.shape))
+    return x.type
+
+
+@performs("CumSum", "CumProd")
+def cumulative(node: Node) -> Procedure:
+    """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
+    x, y = node.operand(0), node.output
     axis = normalized_axis(node, required(node, 1).item(), len(x.shape))
-    strict, backward = node.attributes.get("exclusive", 0), node.attributes.get("reverse", 0)
+    exclusive, backward = node.attributes.get("exclusive", 0), node.attributes.get("reverse", 0)
     is_sum = node.op_type == "CumSum"
-    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(x.shape)]
-    inner = Axis(f"k{axis}", x.shape[axis])
-    place, current = Index(inner), Index(outer[axis])
-    low, high = (current, place) if backward else (place, current)
-    element = load(x, *(place if n == axis else Index(a) for n, a in enumerate(outer)))
-    term = select(low < high if strict else low <= high, element, 0 if is_sum else 1)
-    return Computation(tuple(outer), reduce("sum" if is_sum else "prod", [inner], term, 0 if is_sum else 1))
+    axes = axes_of(x.shape)
+    step, extent = Index(axes[axis]), size(x.shape[axis])
+
+    def along(place: Expr) -> list[Expr]:
+        place = extent - 1 - place if backward else place
+        return [place if n == axis else Index(a) for n, a in enumerate(axes)]
+
+    here, before = along(step), along(step - 1)
+    element = load(x, *(before if exclusive else here))
+    total = current(y, before) + element if is_sum else current(y, before) * element
+    first = literal(0 if is_sum else 1, x.tensor.dtype) if exclusive else element
+    body = select(step > 0, total, first)
+    return Procedure((Loops(axes[axis:], (store(y, here, body),)),), rows=axes[:axis])
 
 
 @computes("ArgMax", "ArgMin")

@@ -1,0 +1,372 @@
+"""Operators that order elements: TopK, Unique, NonMaxSuppression."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from partita.errors import ShapeError
+from partita.ir import dims
+from partita.ir.builder import Builder
+from partita.ir.dims import Dim
+from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, cast, literal, load, select, size
+from partita.ir.graph import Node, Value
+from partita.ir.operators.dynamic import flat, shape_vector, wide
+from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.registry import infers, ints, normalized_axis, performs, required, sized_by_data
+from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
+from partita.ir.types import DType, TensorType, Type
+
+INT64, BOOL = DType.INT64, DType.BOOL
+PASSES = 40  # of a merge sort whose length is not known: more than any tensor needs
+
+
+def counter(name: str) -> Value:
+    return temporary(name, INT64, [])
+
+
+def advance(value: Value, when: Expr | None = None) -> Store:
+    """Counts one more."""
+    return store(value, [], current(value) + 1, when)
+
+
+def filled(value: Value, axis: Axis, lead: Sequence[Expr | int], body: Expr) -> Store:
+    """`value[*lead, axis] = body` along an axis of its own."""
+    indices = tuple(literal(i, INT64) for i in (*lead, Index(axis)))
+    return Store((axis,), value, indices, body)
+
+
+# ---------------------------------------------------------------------- sorting
+
+
+class Sorted:
+    """Places, sorted by merging: stable, in n log n steps. Of runs sorted so far, two at a time become one of twice the
+    width, from one half of `order` to the other."""
+
+    def __init__(self, longest: Dim, index: DType = INT64) -> None:
+        self.longest = longest
+        self.order = temporary("order", index, [2, longest + 1])  # one more, that is read past the end and dropped
+        self.side, self.width = counter("side"), counter("width")
+        self.left, self.middle, self.right, self.stop = map(counter, ("left", "middle", "right", "stop"))
+        self.takes_right = temporary("takes_right", BOOL, [])
+
+    @property
+    def temporaries(self) -> tuple[Value, ...]:
+        numbers = (self.side, self.width, self.left, self.middle, self.right, self.stop, self.takes_right)
+        return (self.order, *numbers)
+
+    def at(self, place: Expr | int) -> Expr:
+        """What comes at a place once all is sorted."""
+        return cast(current(self.order, [current(self.side), place]), INT64)
+
+    def start(self) -> tuple[Store, ...]:
+        """The places 0, 1, 2 ... in order."""
+        axis = Axis("n", self.longest + 1)
+        is_inside = Index(axis) < size(self.longest)
+        place = cast(select(is_inside, Index(axis), 0), self.order.tensor.dtype)
+        both = (filled(self.order, axis, [side], place) for side in (0, 1))
+        return (*both, store(self.side, [], literal(0, INT64)))
+
+    def sort(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Loops:
+        """Sorts the first `count` places: `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
+        passes = max(int(self.longest) - 1, 0).bit_length() if dims.is_static(self.longest) else PASSES
+        t = Axis("t", self.longest)
+        now, width, left, right = Index(t), current(self.width), current(self.left), current(self.right)
+        middle, stop = current(self.middle), current(self.stop)
+        is_new = call("eq", now, stop)
+        first, second = (cast(current(self.order, [current(self.side), place]), INT64) for place in (left, right))
+        takes_right = current(self.takes_right)
+        not_right = call("logical_not", takes_right)
+        merge = Loops(
+            (t,),
+            (
+                store(self.left, [], now, is_new),
+                store(self.middle, [], call("min", now + width, count), is_new),
+                store(self.right, [], middle, is_new),
+                store(self.stop, [], call("min", now + width * 2, count), is_new),
+                store(self.takes_right, [], (left >= middle) | ((right < stop) & before(second, first))),
+                store(self.order, [1 - current(self.side), now],
+                      current(self.order, [current(self.side), select(takes_right, right, left)])),
+                advance(self.left, not_right),
+                advance(self.right, takes_right),
+            ),
+            until=now >= count,
+        )  # fmt: skip
+        restart = store(self.stop, [], literal(0, INT64))
+        turn = store(self.side, [], 1 - current(self.side))
+        widen = store(self.width, [], width * 2)
+        again = Loops((Axis("pass", passes),), (restart, merge, turn, widen), until=width >= count)
+        return once(store(self.width, [], literal(1, INT64)), again)
+
+
+def is_nan(x: Expr) -> Expr:
+    return call("isnan", x) if x.dtype.is_float else Literal(False, BOOL)
+
+
+def is_less(a: Expr, b: Expr) -> Expr:
+    """a < b, where NaN is larger than every number."""
+    return (a < b) | (is_nan(b) & call("logical_not", is_nan(a))) if a.dtype.is_float else a < b
+
+
+def is_other(a: Expr, b: Expr) -> Expr:
+    """a != b, where NaN equals NaN."""
+    return call("ne", a, b) & call("logical_not", is_nan(a) & is_nan(b)) if a.dtype.is_float else call("ne", a, b)
+
+
+# ---------------------------------------------------------------------- the largest of each line
+
+
+@infers("TopK")
+def top_k_types(node: Node) -> list[Type]:
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    (count,) = ints(required(node, 1))
+    if dims.all_static([count, x.shape[axis]]) and not 0 <= count <= x.shape[axis]:
+        raise ShapeError(f"{node.describe()}: k is {count}, but axis {axis} has {x.shape[axis]} elements")
+    shape = tuple(count if n == axis else dim for n, dim in enumerate(x.shape))
+    return [TensorType(x.tensor.dtype, shape), TensorType(INT64, shape)]
+
+
+@performs("TopK")
+def top_k(node: Node) -> Procedure:
+    """The largest (or smallest) first; NaN is the largest of all; of equals, the first comes first."""
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    rows = {n: Axis(f"i{n}", dim) for n, dim in enumerate(x.shape) if n != axis}
+    length, most = x.shape[axis], node.output.shape[axis]
+    k, candidate = Axis("k", most), Index(Axis("n", length))
+
+    def along(place: Expr) -> list[Expr]:
+        return [place if n == axis else Index(rows[n]) for n in range(len(x.shape))]
+
+    def better(first: Expr, second: Expr) -> Expr:
+        return is_less(second, first) if node.attributes.get("largest", 1) else is_less(first, second)
+
+    # Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit.
+    room = dims.minimum(length, dims.maximum(2 * most, 64))
+    places, count = Sorted(room), counter("count")
+    is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", x.tensor.dtype, [])
+    element = load(x, *along(candidate))
+    sort = places.sort(current(count), lambda a, b: better(load(x, *along(a)), load(x, *along(b))))
+    worst = places.at(max(most - 1, 0) if dims.is_static(most) else size(dims.maximum(most - 1, 0)))
+    thin_out = once(
+        sort,
+        store(limit, [], load(x, *along(worst))),
+        store(is_limited, [], literal(True, BOOL)),
+        store(count, [], size(most)),
+        when=call("eq", current(count), size(room)) & (size(room) < size(length)),
+    )
+    is_taken = call("logical_not", current(is_limited)) | better(element, current(limit))
+    take = once(
+        store(places.order, [current(places.side), current(count)], candidate), advance(count), thin_out, when=is_taken
+    )
+    chosen = places.at(Index(k))
+    results = [load(x, *along(chosen)), chosen]
+    stores = [Store((k,), y, tuple(along(Index(k))), body) for y, body in zip(node.outputs, results, strict=False)]
+    begin = (store(count, [], literal(0, INT64)), store(is_limited, [], literal(False, BOOL)),
+             store(limit, [], literal(0, x.tensor.dtype)))  # fmt: skip
+    nests = (once(*places.start(), *begin), Loops((candidate.axis,), (take,)), once(sort, *stores))
+    return Procedure(nests, (*places.temporaries, count, is_limited, limit), tuple(rows.values()))
+
+
+@sized_by_data("TopK", operands=[1])
+def top_k_of_data(build: Builder, node: Node) -> Sequence[Value]:
+    x, count = node.operand(0), wide(build, node.operand(1))
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    length = build("Gather", shape_vector(build, x), build.ints([axis]))
+    fits = build("And", build("LessOrEqual", count, length), build("GreaterOrEqual", count, build.ints([0])))
+    k = observe(build, count, fits, "k is more than there are elements")
+    return build.node("TopK", x, k, outputs=len(node.outputs), **node.attributes)
+
+
+# ---------------------------------------------------------------------- equal rows
+
+
+@sized_by_data("Unique", operands=[])
+def unique(build: Builder, node: Node) -> Sequence[Value]:
+    """Rows along an axis, or all elements; the groups of equal ones are found first, and then counted."""
+    x, axis = node.operand(0), node.attributes.get("axis")
+    if axis is None:
+        x, axis = build("Reshape", x, build.ints([-1])), 0
+    axis = normalized_axis(node, axis, len(x.shape))
+    order = [axis, *(n for n in range(len(x.shape)) if n != axis)]
+    rows = build("Flatten", build("Transpose", x, perm=tuple(order)), axis=1)
+    is_sorted = node.attributes.get("sorted", 1)
+    first, inverse, counts, count = build.node("Unique", rows, outputs=4, domain=DOMAIN, sorted=is_sorted)
+    sizes, zero, one = observe(build, count), build.ints([0]), build.ints([1])
+    first, counts = (build("Slice", part, zero, one, sizes, domain=DOMAIN) for part in (first, counts))
+    return [build("Gather", x, first, axis=axis), first, inverse, counts][: len(node.outputs)]
+
+
+@infers("Unique", domain=DOMAIN)
+def unique_types(node: Node) -> list[Type]:
+    """For rows [n, m]: the first place of each group, the group of each place, the size of each group, [n]; their
+    number, [1]."""
+    row = TensorType(INT64, node.operand(0).shape[:1])
+    return [row, row, row, TensorType(INT64, (1,))]
+
+
+@performs("Unique", domain=DOMAIN)
+def unique_groups(node: Node) -> Procedure:
+    x, (first, inverse, counts, count) = node.operand(0), node.outputs
+    n = x.shape[0]
+    places = Sorted(n)
+    group, found = counter("group"), temporary("found", INT64, [n])
+    place, number = Index(Axis("i", n)), Index(Axis("g", n))
+    here, there = places.at(place), places.at(call("max", place - 1, 0))
+    is_new = select(place > 0, _differ(x, there, here), True)
+    grouping = Loops(
+        (place.axis,),
+        (
+            store(count, [0], current(count, [0]) + 1, is_new),
+            store(found, [current(count, [0]) - 1], here, is_new),
+            store(counts, [current(count, [0]) - 1], literal(0, INT64), is_new),
+            store(inverse, [here], current(count, [0]) - 1),
+            store(counts, [current(count, [0]) - 1], current(counts, [current(count, [0]) - 1]) + 1),
+        ),
+    )
+    nests = [
+        once(*places.start(), store(count, [0], literal(0, INT64))),
+        places.sort(size(n), lambda a, b: _precedes(x, a, b)),
+        grouping,
+    ]
+    if node.attributes["sorted"]:
+        copy = store(first, [number], current(found, [number]))
+        nests.append(Loops((number.axis,), (copy,), until=number >= current(count, [0])))
+        return Procedure(tuple(nests), (*places.temporaries, found))
+    # In the order of their first places. `order` is free again: it holds each group's new number, then its size.
+    own = current(inverse, [place])
+    is_first = call("eq", current(found, [own]), place)
+    rank = current(places.order, [0, own])
+    keep = store(places.order, [1, number], current(counts, [number]))
+    nests += [
+        Loops((number.axis,), (keep,), until=number >= current(count, [0])),
+        once(store(group, [], literal(0, INT64))),
+        Loops(
+            (place.axis,),
+            (
+                store(places.order, [0, own], current(group), is_first),
+                store(first, [current(group)], place, is_first),
+                store(counts, [current(group)], current(places.order, [1, own]), is_first),
+                advance(group, is_first),
+                store(inverse, [place], rank),
+            ),
+        ),
+    ]
+    return Procedure(tuple(nests), (*places.temporaries, found, group))
+
+
+def _first_difference(x: Value, a: Expr, b: Expr) -> tuple[Expr, Expr]:
+    """The elements of two rows at the first place where they differ; at any place where they do not."""
+    k = Axis("k", x.shape[1])
+    differs = is_other(load(x, a, Index(k)), load(x, b, Index(k)))
+    place = Reduce("argmax", (k,), differs, literal(0, INT64), INT64)
+    return load(x, a, place), load(x, b, place)
+
+
+def _differ(x: Value, a: Expr, b: Expr) -> Expr:
+    return select(size(x.shape[1]) > 0, is_other(*_first_difference(x, a, b)), False)
+
+
+def _precedes(x: Value, a: Expr, b: Expr) -> Expr:
+    return select(size(x.shape[1]) > 0, is_less(*_first_difference(x, a, b)), False)
+
+
+# ---------------------------------------------------------------------- boxes
+
+
+@sized_by_data("NonMaxSuppression", operands=[])
+def non_max_suppression(build: Builder, node: Node) -> Value:
+    """The table has room for as many boxes as there may be; their number is known once they are chosen."""
+    boxes, scores = node.operand(0), node.operand(1)
+    most = node.input(2)
+    length = build("Gather", shape_vector(build, scores), build.ints([2]))
+    limit = build.ints([0]) if most is None else build("Max", flat(build, most), build.ints([0]))
+    limit = build("Min", limit, length)
+    limit = limit if limit.known is not None else observe(build, limit)
+    operands = [boxes, scores, limit, node.input(3), node.input(4)]
+    centered = node.attributes.get("center_point_box", 0)
+    table, count = build.node("NonMaxSuppression", *operands, outputs=2, domain=DOMAIN, center_point_box=centered)
+    sizes = build("Concat", observe(build, count), build.ints([3]), axis=0)
+    return build("Slice", table, build.ints([0, 0]), build.ints([1, 1]), sizes, domain=DOMAIN)
+
+
+@infers("NonMaxSuppression", domain=DOMAIN)
+def non_max_suppression_types(node: Node) -> list[Type]:
+    """Rows (batch, class, box), of which the first are chosen; their number, [1]."""
+    batches, classes, _ = node.operand(1).shape
+    (limit,) = ints(required(node, 2))
+    return [TensorType(INT64, (dims.product([batches, classes, limit]), 3)), TensorType(INT64, (1,))]
+
+
+@performs("NonMaxSuppression", domain=DOMAIN)
+def suppression(node: Node) -> Procedure:
+    """The best boxes that overlap none chosen before; for each class of each sample."""
+    boxes, scores = node.operand(0), node.operand(1)
+    (limit,), (table, count) = ints(required(node, 2)), node.outputs
+    threshold, least = (node.input(n) for n in (3, 4))
+    n, c = axes_of(scores.shape[:2], "c")
+    batch, kind = Index(n), Index(c)
+    length = scores.shape[2]
+    places = Sorted(length)
+    candidates, chosen = counter("candidates"), counter("chosen")
+    winners, overlaps = temporary("winners", INT64, [limit]), temporary("overlaps", BOOL, [])
+    box, rank, other = (Index(Axis(name, extent)) for name, extent in (("box", length), ("rank", length), ("w", limit)))
+    best = places.at(rank)
+    score = load(scores, batch, kind, box)
+    collect = Loops(
+        (box.axis,),
+        (
+            store(places.order, [0, current(candidates)], box, keep := _reaches(score, least)),
+            advance(candidates, keep),
+        ),
+    )
+    corners = [[load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [other]))]
+    highest = literal(0.0, boxes.tensor.dtype) if threshold is None else load(threshold, *([0] * len(threshold.shape)))
+    compare = store(overlaps, [], _overlap(node, *corners) > highest)
+    choose = Loops(
+        (rank.axis,),
+        (
+            store(overlaps, [], literal(False, BOOL)),
+            Loops((other.axis,), (compare,), until=(other >= current(chosen)) | current(overlaps)),
+            once(
+                *(store(table, [current(count, [0]), n], part) for n, part in enumerate((batch, kind, best))),
+                store(winners, [current(chosen)], best),
+                store(count, [0], current(count, [0]) + 1),
+                advance(chosen),
+                when=call("logical_not", current(overlaps)),
+            ),
+        ),
+        until=(rank >= current(candidates)) | (current(chosen) >= size(limit)),
+    )
+    steps: tuple[Store | Loops, ...] = (
+        *places.start(),
+        *(store(value, [], literal(0, INT64)) for value in (candidates, chosen)),
+        collect,
+        places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a)),
+        choose,
+    )
+    nests = (once(store(count, [0], literal(0, INT64))), Loops((n, c), steps))
+    return Procedure(nests, (*places.temporaries, candidates, chosen, winners, overlaps))
+
+
+def _reaches(score: Expr, least: Value | None) -> Expr:
+    """Whether a score counts; NaN does not."""
+    return call("eq", score, score) if least is None else score >= load(least, *([0] * len(least.shape)))
+
+
+def _overlap(node: Node, first: Sequence[Expr], second: Sequence[Expr]) -> Expr:
+    """The intersection of two boxes over their union; 0 where the intersection is empty."""
+    sides = []
+    for axis in (0, 1):
+        ends = []
+        for box in (first, second):
+            if node.attributes["center_point_box"]:
+                half = box[axis + 2] / 2
+                ends.append((box[axis] - half, box[axis] + half))
+            else:
+                a, b = box[axis], box[axis + 2]
+                ends.append((call("min", a, b), call("max", a, b)))
+        common = call("min", ends[0][1], ends[1][1]) - call("max", ends[0][0], ends[1][0])
+        sides.append((call("max", common, 0.0), ends[0][1] - ends[0][0], ends[1][1] - ends[1][0]))
+    common, one, two = (a * b for a, b in zip(*sides, strict=True))
+    return select(common > 0, common / (one + two - common), 0.0)
