@@ -15,6 +15,7 @@ from partita.errors import UnsupportedOperatorError
 from partita.ir.evaluate import evaluate
 from partita.ir.graph import Graph
 from partita.ir.region import regions
+from partita.ir.schema import NEWEST_OPSET
 from partita.ir.types import DType, TensorType
 from partita.ir.verify import verify
 from partita.passes import partition as partition_pass
@@ -210,6 +211,53 @@ def test_regions_that_differ_in_constants_alone_stay_two():
     graph, _ = cut(text, Toy("acc", ("Add",)))
     names = [[value.name for value in region_named(graph, s).body.parameters] for s in ("m_acc_0", "m_acc_1")]
     assert names == [["v"], ["w"]]
+
+
+def test_parameters_of_equal_bytes_stay_two():
+    """Other weights may tell them apart."""
+    text = """model (float[2] x) => (float[2] y) <float[2] v = {1, 2}, float[2] w = {1, 2}> {
+        a = Add (x, v) b = Exp (a) c = Add (b, w) d = Add (c, v) y = Exp (d)
+    }"""
+    graph = check_folded(lambda g: partition(g, [Toy("acc", ("Add",)), HOST], "m"), graph_of(text))
+    names = [[value.name for value in region_named(graph, s).body.parameters] for s in ("m_acc_0", "m_acc_1")]
+    assert names == [["v"], ["w", "v"]]
+    assert [value.name for value in graph.parameters] == ["v", "w"]
+
+
+@pytest.mark.parametrize("dtype", DType)
+def test_a_parameter_may_be_of_any_type(dtype):
+    content = ["a", "ß"] if dtype is DType.STRING else np.array([1, 2], np.int8)
+    array = np.asarray(content).astype(dtype.numpy)
+    kind = TensorType(dtype, (2,))
+    graph = Graph("typed")
+    graph.opsets = {"": NEWEST_OPSET}
+    x, w = graph.add_input("x", kind), graph.add_parameter("w", kind, lambda: array)
+    for operand, name in ((x, "y"), (w, "z")):
+        graph.add_node("Identity", [operand], outputs=[name]).output.type = kind
+    graph.set_outputs(node.output for node in graph.nodes)
+    partition(graph, [ALL, HOST], "m")
+    verify(graph)
+    (held,) = region_named(graph, "m_acc_1").body.parameters.values()
+    assert held.array is array
+    assert held.value.type == kind
+    assert evaluate(graph, {"x": array})["z"].tolist() == array.tolist()
+
+
+def test_a_region_may_read_parameters_alone():
+    text = """model (float[2] x) => (float[2] y) <float[2] v = {1, 2}, float[2] w = {3, 4}> {
+        a = Add (v, w) b = Relu (a) y = Mul (x, b)
+    }"""
+    graph = check_folded(lambda g: partition(g, [Toy("acc", ("Add", "Relu")), HOST], "m"), graph_of(text))
+    assert shape_of(graph) == {"m_acc_0": ["Add", "Relu"], "m_cpu_0": ["Mul"]}
+    assert borders(graph, "m_acc_0") == ([], ["b"])
+    assert [value.name for value in region_named(graph, "m_acc_0").body.parameters] == ["v", "w"]
+
+
+def test_an_output_that_its_own_region_reads_is_handed_out():
+    text = "model (float[2] x) => (float[2] y, float[2] a) { a = Relu (x) b = Exp (a) y = Add (a, b) }"
+    graph = check_folded(lambda g: partition(g, [ALL, HOST], "m"), graph_of(text))
+    assert borders(graph, "m_acc_0") == (["x"], ["a", "y"])
+    assert [output.name for output in graph.outputs] == ["y", "a"]
 
 
 @pytest.mark.parametrize("name", ["", "a/b:0", "int", 'quote"*/', "m_acc_0", "y"])

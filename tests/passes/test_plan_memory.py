@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from memory_check import check_plan
 from pass_harness import graph_of, model_of, random_inputs
-from toy_backends import Toy
+from toy_backends import Machine
 
 from benchmarks import zoo
 from partita import compile, compiler, load_module
@@ -18,32 +15,13 @@ from partita.backends import discovery
 from partita.backends.base import Backend
 from partita.errors import PartitaError
 from partita.ir import dims
-from partita.ir.graph import Graph, Node
+from partita.ir.graph import Graph
 from partita.ir.read_onnx import read_onnx
 from partita.passes import pipeline
 from partita.passes.bind import BindProgram
 from partita.passes.partition import partition
 from partita.passes.plan_memory import MemoryPlan, PlannedBuffer, arrange, height, plan_memory
 from partita.runtime import Storage
-
-
-@dataclass
-class Machine(Toy):
-    """A toy with memory traits, by operator type: what views its operand, what may overwrite it, what needs scratch."""
-
-    views_of: tuple[str, ...] = ()
-    overwrites: tuple[str, ...] = ()
-    scratch: Mapping[str, int] = field(default_factory=dict)
-
-    def views(self, node: Node) -> Mapping[int, int]:
-        return {0: 0} if node.op_type in self.views_of else {}
-
-    def in_place(self, node: Node) -> Mapping[int, int]:
-        return {0: 0} if node.op_type in self.overwrites else {}
-
-    def workspace(self, node: Node) -> int:
-        return self.scratch.get(node.op_type, 0)
-
 
 HOST = Machine("cpu", ("*",))
 VIEWS = Machine("cpu", ("*",), views_of=("Identity", "Reshape"))

@@ -1,7 +1,8 @@
-"""Backends as partitioning sees them: which operators they take, and nothing else."""
+"""Backends as partitioning and the memory plan see them: which operators they take, and what these do with memory."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pass_harness import graph_of
@@ -26,6 +27,24 @@ class Toy:
         if "*" in self.takes or node.op_type in self.takes or node.name in self.takes:
             return Accept()
         return Reject(f"{self.name} has no {node.op_type}")
+
+
+@dataclass
+class Machine(Toy):
+    """A toy with memory traits, by operator type: what views its operand, what may overwrite it, what needs scratch."""
+
+    views_of: tuple[str, ...] = ()
+    overwrites: tuple[str, ...] = ()
+    scratch: Mapping[str, int] = field(default_factory=dict)
+
+    def views(self, node: Node) -> Mapping[int, int]:
+        return {0: 0} if node.op_type in self.views_of else {}
+
+    def in_place(self, node: Node) -> Mapping[int, int]:
+        return {0: 0} if node.op_type in self.overwrites else {}
+
+    def workspace(self, node: Node) -> int:
+        return self.scratch.get(node.op_type, 0)
 
 
 HOST = Toy("cpu", ("*",))
