@@ -10,7 +10,9 @@ import functools
 import math
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 Dim = Any  # int | sympy.Expr; sympy has no types worth checking against
@@ -170,9 +172,34 @@ def broadcast(first: Dim, second: Dim) -> Dim | None:
         return first
     if same(first, second):
         return first
-    if isinstance(first, int) and isinstance(second, int):
+    if not may_equal(first, second):
         return None
     return first if isinstance(first, int) else second
+
+
+_equations: ContextVar[list[tuple[Dim, Dim]] | None] = ContextVar("equations", default=None)
+
+
+@contextmanager
+def equations() -> Iterator[list[tuple[Dim, Dim]]]:
+    """Collects the sizes that `may_equal` was asked about in the block and that only a run can compare."""
+    found: list[tuple[Dim, Dim]] = []
+    token = _equations.set(found)
+    try:
+        yield found
+    finally:
+        _equations.reset(token)
+
+
+def may_equal(first: Dim, second: Dim) -> bool:
+    """Whether two sizes that an operator wants to be equal can be. Where symbols decide, they can, and who collects
+    `equations` is told."""
+    if isinstance(first, int) and isinstance(second, int):
+        return first == second
+    collected = _equations.get()
+    if collected is not None and not same(first, second):
+        collected.append((first, second))
+    return True
 
 
 def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:

@@ -3,7 +3,8 @@
 Before partitioning:
 
 1. `canonicalize`: everything after it knows one meaning per operator, and the type of every value.
-2. the simplifications, until none finds anything: each makes work for the others. Shape arithmetic turns into
+2. `unify_sizes`: sizes of the inputs that have to be equal get one name, before anything relies on it.
+3. the simplifications, until none finds anything: each makes work for the others. Shape arithmetic turns into
    constants (`simplify_shapes`), which makes operators no-ops (`simplify_algebra`), which leaves nodes unread
    (`dead_code`) and others equal (`common_subexpressions`).
 3. `fold_scale`, once nothing stands between a convolution and what scales it; then the simplifications for what it
@@ -29,6 +30,7 @@ from partita.passes.dead_code import dead_code
 from partita.passes.fold_scale import fold_scale
 from partita.passes.simplify_algebra import simplify_algebra
 from partita.passes.simplify_shapes import simplify_shapes
+from partita.passes.unify_sizes import unify_sizes
 
 Pass = Callable[[Graph], bool]
 """A transformation of a graph, in place. It tells whether it changed anything; its name is the function's."""
@@ -84,7 +86,7 @@ def prepare(
     graph: Graph, *, verify: bool = False, dump: Path | None = None, timings: dict[str, float] | None = None
 ) -> bool:
     """From a model as it was read to one that can be partitioned."""
-    changed = run_passes(graph, [canonicalize], verify=verify, dump=dump, timings=timings)
+    changed = run_passes(graph, [canonicalize, unify_sizes], verify=verify, dump=dump, timings=timings)
     changed |= simplify(graph, verify=verify, dump=dump, timings=timings)
     if run_passes(graph, [fold_scale], verify=verify, dump=dump, timings=timings):
         simplify(graph, verify=verify, dump=dump, timings=timings)

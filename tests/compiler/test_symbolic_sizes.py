@@ -7,7 +7,7 @@ import pytest
 from small_models import assert_computes, compiled, images, network, parsed
 
 import partita
-from partita.errors import InputError, ModelError, ShapeError
+from partita.errors import ExecutionError, InputError, ModelError, ShapeError
 
 PAIR = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -102,3 +102,50 @@ def test_the_arena_grows_with_the_size():
     small = module.arena_bytes
     module.run({"x": images(16)})
     assert module.arena_bytes > small > 0
+
+
+def floats(*shape: int) -> np.ndarray:
+    return np.random.default_rng(shape).standard_normal(shape).astype(np.float32)
+
+
+ADD = "g (float[a, 4] x, float[b, 4] z) => (float[n, 4] y) { y = Add (x, z) }"
+SUM = """
+g (float[p, 4] x, float[s, 4] z, float[t, 4] w) => (float[n, 4] y) { c = Concat <axis = 0> (x, z)  y = Mul (c, w) }
+"""
+DOUBLED = "g (float[p, 4] x, float[6, 4] z) => (float[n, 4] y) { c = Concat <axis = 0> (x, x)  y = Mul (c, z) }"
+PRODUCT = "g (float[2, k] x, float[l, 3] z) => (float[2, 3] y) { y = MatMul (x, z) }"
+JOINED = "g (float[a, 2] x, float[b, 3] z) => (float[n, 5] y) { y = Concat <axis = 1> (x, z) }"
+MEETING = {
+    "two names": (ADD, ((3, 4), (3, 4)), ((2, 4), (9, 4))),
+    "one of them 1": (ADD, ((1, 4), (1, 4)), ((1, 4), (3, 4))),
+    "a sum": (SUM, ((2, 4), (3, 4), (5, 4)), ((2, 4), (3, 4), (6, 4))),
+    "a doubled one": (DOUBLED, ((3, 4), (6, 4)), ((2, 4), (6, 4))),
+    "a product": (PRODUCT, ((2, 5), (5, 3)), ((2, 5), (4, 3))),
+    "joined": (JOINED, ((4, 2), (4, 3)), ((4, 2), (3, 3))),
+}
+"""Models with the shapes of inputs that fit, and of inputs that do not: text, shapes, shapes."""
+
+
+@pytest.mark.parametrize("name", MEETING)
+def test_sizes_that_operators_take_to_be_equal_have_to_be(name):
+    text, fitting, differing = MEETING[name]
+    model = parsed('<ir_version: 10, opset_import: ["" : 21]>' + text)
+    names = [value.name for value in model.graph.input]
+    module = compiled(model)
+    assert_computes(module, model, dict(zip(names, (floats(*shape) for shape in fitting), strict=True)))
+    with pytest.raises((InputError, ExecutionError), match=r"input '\w'.* size \d"):
+        module.run(dict(zip(names, (floats(*shape) for shape in differing), strict=True)))
+
+
+def test_fixing_a_size_fixes_what_it_meets():
+    module = compiled(pair(), shapes={"x": ("batch", 7, 4)})
+    assert_computes(module, pair(), tensors(3, 7))
+    for time in (1, 5, 9):
+        with pytest.raises(InputError, match=f"input 'mask': axis 1 has size {time}, expected 7"):
+            module.run({"x": tensors(3, 7)["x"], "mask": tensors(3, time)["mask"]})
+
+
+def test_sizes_that_would_have_to_be_two_are_refused():
+    text = "g (float[n] x, float[3] a, float[4] b) => (float[3] y, float[4] z) { y = Add (x, a)  z = Add (x, b) }"
+    with pytest.raises(ShapeError, match="have to be equal"):
+        compiled(parsed('<ir_version: 10, opset_import: ["" : 21]>' + text))

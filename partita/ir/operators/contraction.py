@@ -39,7 +39,7 @@ def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> 
     and `right` give."""
     rows, columns = len(a.shape) > 1, len(b.shape) > 1
     depth, other = a.shape[-1], b.shape[-2] if columns else b.shape[-1]
-    if dims.all_static([depth, other]) and depth != other:
+    if not dims.may_equal(depth, other):
         raise ShapeError(f"{node.describe()}: {depth} columns on the left meet {other} rows on the right")
     batch_a, batch_b = a.shape[:-2], b.shape[:-2]
     batch = dims.broadcast_shapes(batch_a, batch_b)
@@ -76,7 +76,7 @@ def gemm(node: Node) -> Computation:
         raise ShapeError(f"{node.describe()}: Gemm takes matrices")
     rows, depth = reversed(a.shape) if flip_a else a.shape
     other, columns = reversed(b.shape) if flip_b else b.shape
-    if dims.all_static([depth, other]) and depth != other:
+    if not dims.may_equal(depth, other):
         raise ShapeError(f"{node.describe()}: {depth} columns of A meet {other} rows of B")
     m, n = Axis("m", rows), Axis("n", columns)
     k = Axis("k", depth)

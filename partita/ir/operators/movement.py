@@ -241,7 +241,7 @@ def concat(node: Node) -> Computation:
     axis = normalized_axis(node, node.attributes["axis"], rank)
     for value in values[1:]:
         for place, (a, b) in enumerate(zip(values[0].shape, value.shape, strict=True)):
-            if place != axis and dims.all_static([a, b]) and a != b:
+            if place != axis and not dims.may_equal(a, b):
                 raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
     shape = list(values[0].shape)
     shape[axis] = dims.simplified(sum(value.shape[axis] for value in values))
