@@ -21,7 +21,7 @@ def check_plan(graph: Graph, plan: MemoryPlan, traits: Mapping[str, MemoryTraits
     All sizes are known."""
     stage = _Stage(plan)
     for value in (*graph.inputs, *graph.parameters):
-        stage.write(value, value)
+        stage.write(value, value.name)
     for region in regions(graph):
         stage.enter(region)
         for node in region.body.nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,8 +18,10 @@ from partita.errors import PartitaError
 from partita.ir import dims
 from partita.ir.graph import Graph
 from partita.ir.read_onnx import read_onnx
+from partita.ir.types import DType, TensorType
 from partita.passes import pipeline
 from partita.passes.bind import BindProgram
+from partita.passes.dead_code import dead_code
 from partita.passes.partition import partition
 from partita.passes.plan_memory import MemoryPlan, PlannedBuffer, arrange, height, plan_memory
 from partita.runtime import Storage
@@ -291,6 +294,38 @@ def test_the_check_of_these_tests_sees_what_is_lost(damage, message):
     damage(plan)
     with pytest.raises(AssertionError, match=message):
         check_plan(graph, plan, {"cpu": HOST})
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> tuple[Graph, tuple[str, ...]]:
+    """A random graph of views, of what overwrites and what needs scratch; the names of those an accelerator takes."""
+    graph = Graph("random")
+    graph.opsets = {"": 23}
+    kind = TensorType(DType.FLOAT32, (16,))
+    values = [graph.add_input(name, kind) for name in "xz"]
+    values.append(graph.add_parameter("w", kind, lambda: np.ones(16, np.float32)))
+    taken = []
+    for number in range(draw(st.integers(1, 14))):
+        operator = draw(st.sampled_from(["Identity", "Neg", "Relu", "Sub"]))
+        operands = [draw(st.sampled_from(values[-4:])) for _ in range(2 if operator == "Sub" else 1)]
+        node = graph.add_node(operator, operands, outputs=[f"v{number}"], name=f"n{number}")
+        node.output.type = kind
+        values.append(node.output)
+        taken += [node.name] if draw(st.booleans()) else []
+    graph.set_outputs(draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True)))
+    dead_code(graph)
+    return graph, tuple(taken)
+
+
+@settings(max_examples=200, deadline=None)
+@given(graphs())
+def test_any_graph_keeps_its_values(drawn):
+    graph, taken = drawn
+    memory = {"views_of": ("Identity",), "overwrites": ("Neg", "Relu", "Sub"), "scratch": {"Relu": 100}}
+    machines = [Machine("acc", taken, **memory), Machine("cpu", ("*",), **memory)]
+    partition(graph, machines, "m")
+    traits = {machine.name: machine for machine in machines}
+    check_plan(graph, plan_memory(graph, traits), traits)
 
 
 # ---------------------------------------------------------------------- whole networks
