@@ -84,17 +84,6 @@ class BlockedKernel:
         writer.close_steps()
         return "(const float *)shared"
 
-    def tile_function(self, pixels: int, panels: int, depth: int, stride: int, rows: int = 1, columns: int = 1) -> str:
-        """The name of the register tile of this shape; its function is shared by all kernels of a file."""
-        name = f"tile_{pixels}x{panels}_{depth}_{stride}_{rows}x{columns}"
-        self.writer.helpers[name] = (
-            f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
-            f"    const float *weights, float *out) {{\n"
-            f"    partita_tile({pixels}, {panels}, {depth}, {stride}, {rows}, {columns},\n"
-            f"                 window, x, weights, out);\n}}\n"
-        )
-        return name
-
     def store(self, scope: Scope, places: Mapping[int, str], cell: str) -> None:
         """Writes the store of one vector: `places` gives the C text of the output's axes 1 to 3 (where axes 2 and 3
         are one, of axis 3 alone); `cell` is the vector's first element."""
@@ -116,6 +105,20 @@ class BlockedKernel:
         scope.write(f"for (int64_t lane = 0; lane < {self.block}; ++lane) {{")
         self.writer.store(self.value, form, body, scope.inner())
         scope.write("}")
+
+
+def tile_function(
+    writer: KernelWriter, pixels: int, panels: int, depth: int, stride: int, rows: int = 1, columns: int = 1
+) -> str:
+    """The name of the register tile of this shape; its function is shared by all kernels of a file."""
+    name = f"tile_{pixels}x{panels}_{depth}_{stride}_{rows}x{columns}"
+    writer.helpers[name] = (
+        f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
+        f"    const float *weights, float *out) {{\n"
+        f"    partita_tile({pixels}, {panels}, {depth}, {stride}, {rows}, {columns},\n"
+        f"                 window, x, weights, out);\n}}\n"
+    )
+    return name
 
 
 def _covered(kernel: Node) -> tuple[int, int]:
@@ -219,11 +222,11 @@ class DirectKernel(BlockedKernel):
         scope.write("int64_t done = 0;")
         arguments = f"(&window, source + ({start} + done) * {stride}, weights, sums + done * {size})"
         kernel = [int(extent) for extent in self.view.kernel]
-        tile = self.tile_function(self.pixels, self.panels, depth, stride, *kernel)
+        tile = tile_function(self.writer, self.pixels, self.panels, depth, stride, *kernel)
         scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels})")
         scope.write(f"    {tile}{arguments};")
         if rest:
-            tile = self.tile_function(rest, self.panels, depth, stride, *kernel)
+            tile = tile_function(self.writer, rest, self.panels, depth, stride, *kernel)
             scope.write(f"if (done < {width})")
             scope.write(f"    {tile}{arguments};")
         scope.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")

@@ -89,6 +89,25 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
     return compute((x.shape[0], x.shape[1], *view.output, x.shape[4]), body)
 
 
+@computes("PackedMatMul", domain=DOMAIN)
+def packed_product(node: Node) -> Computation:
+    """`x [..., K]` by a matrix `[K, N]` that is packed as `[P, K, V, B]`: P panels of V blocks of columns. Attribute
+    `columns` is N. Result `[..., N]`."""
+    x, w = node.operand(0), node.operand(1)
+    panels, width = w.shape[2], w.shape[3]
+
+    def body(*i: Expr) -> Expr:
+        block = i[-1] // width
+        return reduction(
+            "sum",
+            [w.shape[1]],
+            lambda k: load(x, *i[:-1], k) * load(w, block // panels, k, block % panels, i[-1] % width),
+            0,
+        )
+
+    return compute((*x.shape[:-1], node.attributes["columns"]), body)
+
+
 @computes("WinogradConv", domain=DOMAIN)
 def winograd_convolution(node: Node) -> Computation:
     """A 3x3 convolution of stride 1 by tiles of `tile` x `tile` outputs. Its weights are transformed when they are
@@ -107,6 +126,10 @@ LANES = (8, 16)  # channels that a block may have
 
 def is_blocked_kernel(node: Node) -> bool:
     return (node.domain == DOMAIN and node.op_type in CONVOLUTIONS) or is_pool(node)
+
+
+def is_packed_product(node: Node) -> bool:
+    return node.domain == DOMAIN and node.op_type == "PackedMatMul"
 
 
 def is_pool(node: Node) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu import blocked_convolution, blocked_pooling, contraction, procedures, winograd
-from partita.backends.cpu.blocked_operators import is_blocked_kernel, is_pool
+from partita.backends.cpu import blocked_convolution, blocked_pooling, contraction, packed_product, procedures, winograd
+from partita.backends.cpu.blocked_operators import is_blocked_kernel, is_packed_product, is_pool
 from partita.backends.cpu.generic import generic_kernel
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.ir import dims
@@ -13,12 +13,14 @@ from partita.ir.graph import Node
 
 def is_kernel(node: Node) -> bool:
     """Whether more than loops from its expression runs `node`; such a kernel starts a fused group."""
-    return is_blocked_kernel(node) or contraction.is_kernel(node)
+    return is_blocked_kernel(node) or is_packed_product(node) or contraction.is_kernel(node)
 
 
 def takes_epilogue(kernel: Node, node: Node) -> bool:
     """Whether `node`, pointwise on the kernel's result, may be computed in the kernel's store: its other operands vary
     with all pixels of the image, or with none."""
+    if is_packed_product(kernel):
+        return packed_product.takes_epilogue(kernel, node)
     if not is_blocked_kernel(kernel):
         return contraction.takes_epilogue(kernel, node)
     image = kernel.output.shape[2:4]
@@ -54,6 +56,8 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return blocked_pooling.PoolKernel(node, writer).write()
     if is_blocked_kernel(first):
         return blocked_convolution.DirectKernel(node, writer).write()
+    if is_packed_product(first):
+        return packed_product.ProductKernel(node, writer).write()
     if contraction.is_kernel(first):
         return contraction.contraction_kernel(node, writer)
     procedure = procedures.procedure_of(node)

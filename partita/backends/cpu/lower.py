@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from partita.backends.cpu import kernels
 from partita.backends.cpu.layout import assign_layouts
+from partita.backends.cpu.pack_products import pack_products
 from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.internal import is_observation
@@ -19,7 +20,9 @@ NARROWEST = 8  # channels in a block: shorter ones cost more in addresses than t
 def lower(body: Graph, vector_width: int) -> None:
     """Rewrites a region in place, for a machine whose vectors hold `vector_width` floats."""
     decompose(body)
-    assign_layouts(body, max(vector_width, NARROWEST))
+    block = max(vector_width, NARROWEST)
+    pack_products(body, block)
+    assign_layouts(body, block)
     fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
 
 

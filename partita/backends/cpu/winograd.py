@@ -12,7 +12,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.blocked_convolution import PRODUCTS, BlockedKernel
+from partita.backends.cpu.blocked_convolution import PRODUCTS, BlockedKernel, tile_function
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.backends.cpu.pack_weights import SUMS
@@ -175,10 +175,10 @@ class WinogradKernel(BlockedKernel):
         arguments = f"(&window, source + done * {block}, weights, target + done * {block})"
         inner.write("int64_t done = 0;")
         inner.write(f"for (; done + {pixels} <= tiles; done += {pixels})")
-        inner.write(f"    {self.tile_function(pixels, panels, block, block)}{arguments};")
+        inner.write(f"    {tile_function(self.writer, pixels, panels, block, block)}{arguments};")
         for rest in sorted({count % pixels for count in counts} - {0}):
             inner.write(f"if (tiles - done == {rest})")
-            inner.write(f"    {self.tile_function(rest, panels, block, block)}{arguments};")
+            inner.write(f"    {tile_function(self.writer, rest, panels, block, block)}{arguments};")
         scope.write("}")
 
     def _write_output(self, scope: Scope) -> None:
