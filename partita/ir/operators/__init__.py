@@ -20,6 +20,7 @@ from partita.ir.operators import (
     signal,
     sorting,
     training,
+    transposed,
 )
 from partita.ir.operators.registry import Operator, definition, definitions, known, operator
 
@@ -48,4 +49,5 @@ __all__ = [
     "signal",
     "sorting",
     "training",
+    "transposed",
 ]

@@ -1,0 +1,165 @@
+"""ConvTranspose, as a convolution.
+
+Along one axis, input `i` adds to output `i * stride + k` for each place `k` of the kernel. Of the places
+`k = q * stride + r`, those of one `r` give every stride-th output, by an ordinary convolution of stride 1: so the
+result is one convolution, with `stride` times the channels and a `stride`-th of the kernel, whose channels are then
+interleaved. No product with 0 is computed, but for a kernel that the stride does not divide.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from partita.errors import ModelError, ShapeError
+from partita.ir import dims
+from partita.ir.builder import Builder
+from partita.ir.dims import Dim
+from partita.ir.expression import Computation, Expr, compute, load
+from partita.ir.graph import Node, Value
+from partita.ir.operators.internal import DOMAIN
+from partita.ir.operators.movement import linear_index
+from partita.ir.operators.registry import computes, decomposes, infers, ints, required
+from partita.ir.types import TensorType, Type
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """The geometry of one axis (elements): output `i * stride + k * dilation - begin`, for `output` places."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    begin: int
+    output: Dim
+
+
+def _spread(node: Node) -> list[Spread]:
+    x, w = node.operand(0), node.operand(1)
+    rank = len(x.shape) - 2
+    attributes = node.attributes
+    kernel = tuple(attributes.get("kernel_shape", w.shape[2:]))
+    strides, dilations = (tuple(attributes.get(name, (1,) * rank)) for name in ("strides", "dilations"))
+    pads, extra = attributes.get("pads", (0,) * (2 * rank)), attributes.get("output_padding", (0,) * rank)
+    group = attributes.get("group", 1)
+    if rank < 1 or len(w.shape) != rank + 2 or {len(kernel), len(strides), len(dilations), len(extra)} != {rank}:
+        raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
+    if len(pads) != 2 * rank or any(dims.is_static(v) and v < 1 for v in (*kernel, *strides, *dilations, group)):
+        raise ModelError(f"{node.describe()}: kernel {kernel}, strides {strides} and dilations must be positive")
+    if not dims.all_static(w.shape) or kernel != tuple(w.shape[2:]):
+        raise ShapeError(f"{node.describe()}: weights of shape {w.shape} where the kernel is {kernel}")
+    if w.shape[0] % group or (dims.is_static(x.shape[1]) and x.shape[1] != w.shape[0]):
+        raise ShapeError(f"{node.describe()}: {x.shape[1]} channels in {group} groups for weights of {w.shape[0]}")
+    automatic, wanted = attributes.get("auto_pad", "NOTSET"), attributes.get("output_shape")
+    result = []
+    for n, (dim, size, stride, dilation) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
+        full = dims.simplified(stride * (dim - 1) + extra[n] + dilation * (size - 1) + 1)
+        begin, output = pads[n], dims.simplified(full - pads[n] - pads[n + rank])
+        if wanted is not None or automatic.startswith("SAME"):
+            output = dim * stride if wanted is None else wanted[n - rank]
+            total = dims.simplified(full - output)
+            if not dims.is_static(total):
+                raise ShapeError(
+                    f"{node.describe()}: the size of axis {n + 2} decides on its pads; fix it with `shapes`"
+                )
+            total = max(int(total), 0)
+            begin = total // 2 if automatic == "SAME_UPPER" else total - total // 2
+        elif automatic == "VALID":
+            begin, output = 0, full
+        if dims.is_static(output) and output < 0:
+            raise ShapeError(f"{node.describe()}: more than all of axis {n + 2} is cut by its pads")
+        result.append(Spread(size, stride, dilation, begin, output))
+    return result
+
+
+@infers("ConvTranspose")
+def transposed_type(node: Node) -> Type:
+    x, w = node.operand(0), node.operand(1)
+    channels = w.shape[1] * node.attributes.get("group", 1)
+    return TensorType(x.tensor.dtype, (x.shape[0], channels, *(axis.output for axis in _spread(node))))
+
+
+@decomposes("ConvTranspose")
+def transposed_convolution(build: Builder, node: Node) -> Value:
+    x, w, bias = node.operand(0), node.operand(1), node.input(2)
+    group = node.attributes.get("group", 1)
+    axes = _spread(node)
+    for n, axis in enumerate(axes):
+        if axis.stride > 1 and axis.dilation > 1:
+            w = _dilated(build, w, n + 2, axis)
+            axes[n] = replace(axis, kernel=axis.dilation * (axis.kernel - 1) + 1, dilation=1)
+    taps = [-(-axis.kernel // axis.stride) for axis in axes]
+    reaches = [axis.dilation * (tap - 1) for axis, tap in zip(axes, taps, strict=True)]
+    skipped = [min(axis.begin // axis.stride, reach) for axis, reach in zip(axes, reaches, strict=True)]  # cut whole
+    start = [axis.begin - skip * axis.stride for axis, skip in zip(axes, skipped, strict=True)]
+    end = []
+    for axis, dim, first, skip in zip(axes, x.shape[2:], start, skipped, strict=True):
+        missing = dims.simplified(dims.ceil_div(axis.output + first, axis.stride) - dim)
+        end.append(max(int(missing), 1 - dim if dims.is_static(dim) else int(missing), -skip) + skip)
+    strides = [axis.stride for axis in axes]
+    phases = math.prod(strides)
+    y = build(
+        "Conv", x, _by_phase(build, w, group, strides, taps),
+        None if bias is None else _repeated(build, bias, phases),
+        group=group,
+        pads=(*(reach - skip for reach, skip in zip(reaches, skipped, strict=True)), *end),
+        dilations=tuple(axis.dilation for axis in axes),
+    )  # fmt: skip
+    output = tuple(axis.output for axis in axes)
+    if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], output):
+        return y
+    sizes = build("Dims", domain=DOMAIN, dims=output, rank=1)
+    return build("Interleave", y, sizes, domain=DOMAIN, strides=tuple(strides), start=tuple(start))
+
+
+def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:
+    """The weights with zeros between them along one axis."""
+    shape = list(w.shape)
+    apart = build("Unsqueeze", w, build.ints([place + 1]))
+    zeros = build("Pad", apart, build.ints([0, axis.dilation - 1]), None, build.ints([place + 1]))
+    shape[place] *= axis.dilation
+    joined = build("Reshape", zeros, build.ints(shape))
+    return build("Slice", joined, build.ints([0]), build.ints([1 - axis.dilation]), build.ints([place]))
+
+
+def _by_phase(build: Builder, w: Value, group: int, strides: Sequence[int], taps: Sequence[int]) -> Value:
+    """Weights `[C, O / group, *kernel]` as those of a convolution, `[O * phases, C / group, *taps]`, backwards."""
+    rank = len(strides)
+    channels, outputs = w.shape[:2]
+    room = [tap * stride - size for tap, stride, size in zip(taps, strides, w.shape[2:], strict=True)]
+    if any(room):
+        w = build("Pad", w, build.ints([0] * (rank + 4) + room))
+    split = [size for pair in zip(taps, strides, strict=True) for size in pair]
+    parts = build("Reshape", w, build.ints([group, channels // group, outputs, *split]))
+    tap_axes, phase_axes = [3 + 2 * n for n in range(rank)], [4 + 2 * n for n in range(rank)]
+    turned = build("Transpose", parts, perm=(0, 2, *phase_axes, 1, *tap_axes))
+    last = [4 + rank + n - 1 for n in range(rank)]
+    if any(tap > 1 for tap in taps):
+        ends = build.ints([-(1 << 62)] * rank)
+        turned = build("Slice", turned, build.ints([-1] * rank), ends, build.ints(last), build.ints([-1] * rank))
+    return build("Reshape", turned, build.ints([group * outputs * math.prod(strides), channels // group, *taps]))
+
+
+def _repeated(build: Builder, bias: Value, count: int) -> Value:
+    """Each element `count` times."""
+    if count == 1:
+        return bias
+    column = build("Unsqueeze", bias, build.ints([1]))
+    return build("Reshape", build("Expand", column, build.ints([1, count])), build.ints([-1]))
+
+
+@computes("Interleave", domain=DOMAIN)
+def interleave(node: Node) -> Computation:
+    """Channels `[N, C * phases, *spatial]` beside each other: `[N, C, *sizes]`, from `start` on. The phases are those
+    of the strides, row-major."""
+    x, strides, start = node.operand(0), node.attributes["strides"], node.attributes["start"]
+    phases = math.prod(strides)
+
+    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
+        places = [index + first for index, first in zip(out, start, strict=True)]
+        phase = linear_index([place % stride for place, stride in zip(places, strides, strict=True)], strides)
+        inner = [place // stride for place, stride in zip(places, strides, strict=True)]
+        return load(x, n, c * phases + phase, *inner)
+
+    return compute((x.shape[0], dims.floor_div(x.shape[1], phases), *ints(required(node, 1))), body)
