@@ -11,6 +11,7 @@ from partita.backends.base import Backend
 from partita.backends.source import identifier
 from partita.errors import BackendError, PartitaError
 from partita.ir.graph import Graph
+from partita.ir.operators.control_flow import graphs
 from partita.ir.read_onnx import ModelSource, Shapes, read_onnx
 from partita.ir.region import Region, regions
 from partita.passes import pipeline
@@ -83,7 +84,8 @@ def lower(graph: Graph, backends: Sequence[Backend], bound: BindProgram) -> None
     for region in regions(graph):
         with _blaming(by_name[region.backend], region):
             by_name[region.backend].lower(region.body)
-        bound.hoist(region.body)
+        for body in graphs(region.body):
+            bound.hoist(body)
 
 
 def emit(graph: Graph, backends: Sequence[Backend], plan: MemoryPlan) -> list[RegionModule]:

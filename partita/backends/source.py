@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.graph import Value
+from partita.ir.graph import Node, Value
+from partita.ir.operators.control_flow import sets_extents
 from partita.ir.region import Region
 from partita.ir.types import DType
 from partita.passes.plan_memory import MemoryPlan, PlannedBuffer
@@ -102,10 +103,12 @@ class RegionSource:
         self.region = region
         self.plan = plan
         self.symbol = region.symbol
+        self.sets_extents = sets_extents(region.body)
+        own = (Storage.CONSTANT, Storage.HEAP) if self.sets_extents else (Storage.CONSTANT,)
         self._arguments: dict[int, int] = {}
         for position, value in enumerate((*region.body.inputs, *region.body.outputs)):
             number = plan.buffer_of[value]
-            if position < len(region.body.inputs) or plan.buffers[number].storage is not Storage.CONSTANT:
+            if position < len(region.body.inputs) or plan.buffers[number].storage not in own:
                 self._arguments.setdefault(number, position)
         self._names = Names()
         self.constants: dict[str, str] = {}  # table entries used so far -> members of the state
@@ -154,7 +157,10 @@ class RegionSource:
         return f"call->arena + {buffer.offset}" if buffer.offset >= 0 else f"call->arena + call->offsets[{number}]"
 
     def reservations(self) -> list[str]:
-        """Statements that get the memory whose size data decided: to come first, asked for last."""
+        """Statements that get the memory whose size data decided: to come first, asked for last. A region that finds
+        sizes out by itself gets memory with `reserve`, when it knows them."""
+        if self.sets_extents:
+            return [f"    char *heap_{number} = NULL;" for number in self._reserved]
         lines = []
         for number, buffer in self._reserved.items():
             lines.append(
@@ -162,6 +168,28 @@ class RegionSource:
             )
             lines += [f"    if (!heap_{number})", "        return PARTITA_ERROR_MEMORY;"]
         return lines
+
+    def reserve(self, number: int, size: str, service: str = "reserve") -> list[str]:
+        """Statements that get `size` bytes for a buffer of such a region; none where the memory is there."""
+        if not self.sets_extents or self.plan.buffers[number].storage is not Storage.HEAP or number in self._arguments:
+            return []
+        self._reserved[number] = self.plan.buffers[number]
+        return [
+            f"    heap_{number} = call->services->{service}(call, {number}, {size});",
+            f"    if (!heap_{number})",
+            "        return PARTITA_ERROR_MEMORY;",
+        ]
+
+    def reserve_for(self, node: Node) -> list[str]:
+        """The same for what `node` computes, and its workspace."""
+        lines = [line for value in node.outputs for line in self.reserve(self.plan.buffer_of[value], self.bytes(value))]
+        if node in self.plan.workspace_of:
+            lines += self.reserve(self.plan.workspace_of[node], self.workspace_bytes(node))
+        return lines
+
+    def bytes(self, value: Value) -> str:
+        """The size of a tensor in bytes, as a C expression."""
+        return self.size(dims.product(value.shape) * value.tensor.dtype.itemsize)
 
     def size(self, dim: Dim) -> str:
         """A dimension as a C expression; symbols are read from `call->extents`."""

@@ -150,8 +150,9 @@ class Parameter:
 class Graph:
     """A dataflow graph in single assignment form. See the module's docstring."""
 
-    def __init__(self, name: str = "graph") -> None:
+    def __init__(self, name: str = "graph", prefix: str = "") -> None:
         self.name = name
+        self.prefix = prefix  # of fresh names: a body's, so that no other graph of the model makes the same
         self.inputs: list[Value] = []
         self.parameters: dict[Value, Parameter] = {}
         self.opsets: dict[str, int] = {}
@@ -204,10 +205,12 @@ class Graph:
         return self._names.get(name)
 
     def unique_name(self, stem: str) -> str:
-        """`stem`, or the first `stem.N` that no value of the graph has."""
-        if stem and stem not in self._names:
-            return stem
+        """`stem` after the graph's prefix, or the first `stem.N` that no value of the graph has."""
         stem = stem or "value"
+        if not stem.startswith(self.prefix):
+            stem = self.prefix + stem
+        if stem not in self._names:
+            return stem
         return next(n for i in itertools.count(1) if (n := f"{stem}.{i}") not in self._names)
 
     # ------------------------------------------------------------------ changing
@@ -239,7 +242,7 @@ class Graph:
         """A new node. An output named "" gets a name made from the node's; types are left to inference."""
         number = next(self._counter)
         version = version if version is not None else self.opsets.get(domain, 1)
-        node = Node(number, op_type, domain, version, attributes or {}, name or f"{op_type}_{number}")
+        node = Node(number, op_type, domain, version, attributes or {}, name or f"{self.prefix}{op_type}_{number}")
         self._topology.add_node(node)
         node._outputs = tuple(
             self._named(Value(self._claim(output or self.unique_name(f"{node.name}.out")), producer=node, index=index))

@@ -38,6 +38,8 @@ class GraphReader:
         self.base = base
         self.problems: list[str] = []
         self.reserved: set[str] = set()  # names that values of functions may not take
+        self._inner: set[str] = set()  # names of values in subgraphs
+        self._in_function = False
         self._depth = 0
 
     def check(self) -> None:
@@ -61,8 +63,15 @@ class GraphReader:
             scope[name] = make()
 
     def _name(self, graph: Graph, name: str, prefix: str) -> str:
-        """What the value `name` of a message is called in the graph."""
-        if not prefix or not name:
+        """What the value `name` of a message is called in the graph. Values of all bodies differ in name: symbolic
+        sizes are named after them, and weights are known by theirs."""
+        if not name:
+            return name
+        if graph.prefix:
+            inner = graph.unique_name(name) if self._in_function or name in self._inner | self.reserved else name
+            self._inner.add(inner)
+            return inner
+        if not prefix:
             return name
         result = graph.unique_name(prefix + name)
         while result in self.reserved:
@@ -90,7 +99,7 @@ class GraphReader:
         except ModelError as error:
             self.problems.append(str(error))
             return
-        self.define(scope, tensor.name, lambda: graph.add_parameter(tensor.name, kind, load))
+        self.define(scope, tensor.name, lambda: graph.add_parameter(self._name(graph, tensor.name, ""), kind, load))
 
     def _add_parameter(
         self, graph: Graph, scope: Scope, name: str, prefix: str, array: Array, *, is_constant: bool = False
@@ -166,7 +175,8 @@ class GraphReader:
         attributes = self._attributes(proto, where)
         bodies = {a.name: a.g for a in proto.attribute if a.type == AttributeProto.GRAPH}
         if bodies:
-            captured = self._read_bodies(bodies, scope, attributes, where)
+            stem = graph.unique_name(prefix + next(filter(None, proto.output), proto.op_type))
+            captured = self._read_bodies(bodies, scope, attributes, where, stem)
             attributes["captures"] = len(captured)
             inputs += captured
         names = list(proto.output)
@@ -246,18 +256,25 @@ class GraphReader:
             raise ModelError(f"{what} is nested more than {DEEPEST_NESTING} deep")
 
     def _read_bodies(
-        self, bodies: Mapping[str, onnx.GraphProto], scope: Scope, attributes: dict[str, Attribute], where: str
+        self,
+        bodies: Mapping[str, onnx.GraphProto],
+        scope: Scope,
+        attributes: dict[str, Attribute],
+        where: str,
+        stem: str,
     ) -> list[Value]:
-        """Reads the subgraphs of one node. What they capture becomes inputs after their own, the same for all."""
+        """Reads the subgraphs of one node. What they capture becomes inputs after their own, the same for all. Fresh
+        names in them start with `stem`."""
         captured = list(dict.fromkeys(n for proto in bodies.values() for n in free_names(proto) if n in scope))
         for key, proto in bodies.items():
             self._enter(f"the subgraph {key!r} of {where}")
-            attributes[key] = self._read_body(proto, proto.name or key, captured, scope)
+            body = Graph(str(proto.name or key), f"{stem}.{key}.")
+            attributes[key] = self._read_body(body, proto, captured, scope)
             self._depth -= 1
         return [scope[name] for name in captured]
 
-    def _read_body(self, proto: onnx.GraphProto, name: str, captured: Sequence[str], outer: Scope) -> Graph:
-        body = Graph(str(name))
+    def _read_body(self, body: Graph, proto: onnx.GraphProto, captured: Sequence[str], outer: Scope) -> Graph:
+        name = body.name
         body.opsets = dict(self.opsets)
         own = [info.name for info in proto.input] + [tensor.name for tensor in proto.initializer]
         own += [result for node in proto.node for result in node.output]
@@ -269,7 +286,7 @@ class GraphReader:
         scope: Scope = {}
         for info in proto.input:
             kind = _with_symbols(info.name, self._input_type(info))
-            self.define(scope, info.name, lambda info=info, kind=kind: body.add_input(info.name, kind))  # type: ignore[misc]
+            self.define(scope, info.name, lambda name=info.name, kind=kind: self._add_own_input(body, name, kind))  # type: ignore[misc]
         for outside in captured:
             if outside not in scope:
                 scope[outside] = body.add_input(outside, outer[outside].type)
@@ -278,6 +295,9 @@ class GraphReader:
         self.read_nodes(body, proto.node, scope, declared)
         body.set_outputs(self.lookup(scope, info.name, f"output of {name!r}") for info in proto.output)
         return body
+
+    def _add_own_input(self, body: Graph, name: str, kind: Type) -> Value:
+        return body.add_input(self._name(body, name, ""), kind)
 
     def _input_type(self, info: onnx.ValueInfoProto) -> Type:
         try:
@@ -319,7 +339,8 @@ class GraphReader:
     ) -> tuple[list[Value], list[Node]]:
         """Adds the nodes of a function, applied to `actual` with the attributes of `call`. Gives its results and the
         nodes."""
-        outer = self.opsets
+        outer, was_inside = self.opsets, self._in_function
+        self._in_function = True
         self.opsets = {**outer, **opset_versions(function.opset_import)}
         body = body_of(function, call)
         scope = {formal: value for formal, value in zip(function.input, actual, strict=False) if value is not None}
@@ -327,7 +348,7 @@ class GraphReader:
         for proto in body:
             _drop_names(proto, absent)
         added = self.read_nodes(graph, body, scope, None, prefix)
-        self.opsets = outer
+        self.opsets, self._in_function = outer, was_inside
         user = f"output of function {function.name!r}"
         return [self.lookup(scope, formal, user) for formal in function.output[: len(call.output)]], added
 

@@ -1,6 +1,7 @@
 """Where every value lives: one arena for the whole schedule, planned over all regions at once.
 
-The schedule is the regions' nodes in the order they run, one step each. Values that are one memory (views, what a
+The schedule is the regions' nodes in the order they run, one step each; a node that holds bodies takes a step before
+theirs and one after, and what a body reads of outside lives as long. Values that are one memory (views, what a
 region hands out, an operand overwritten in place) form one buffer; a buffer lives from its first step to its last.
 Buffers are placed one after another, each at the lowest offset where nothing that lives at the same time lies (greedy;
 Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), in two orders of which the better
@@ -21,6 +22,8 @@ from typing import Protocol
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.control_flow import bodies, captured, graphs, is_control, plain
+from partita.ir.operators.control_flow import steps as steps_of
 from partita.ir.operators.internal import is_observation
 from partita.ir.region import Region, regions
 from partita.ir.types import TensorType
@@ -91,7 +94,7 @@ class _Planner:
         self.parent: dict[Value, Value] = {}
 
     def plan(self) -> MemoryPlan:
-        steps = [(region, node) for region in self.regions for node in region.body.nodes]
+        steps = [(region, node) for region in self.regions for node in steps_of(region.body)]
         self._unite()
         self._make_buffers(steps)
         self._overwrite_in_place(steps)
@@ -116,13 +119,27 @@ class _Planner:
         for region in self.regions:
             for inner, outer in zip(region.body.inputs, region.node.operands, strict=True):
                 self._union(outer, inner)
-            for value in region.body.parameters:
-                self._union(names.setdefault(value.name, value), value)
-            for node in region.body.nodes:
-                for output, source in self.traits[region.backend].views(node).items():
-                    self._union(node.operand(source), node.outputs[output])
+            for graph in graphs(region.body):
+                for value in graph.parameters:
+                    self._union(names.setdefault(value.name, value), value)
+                for node in graph.nodes:
+                    for output, source in self.traits[region.backend].views(node).items():
+                        self._union(node.operand(source), node.outputs[output])
+                    self._unite_bodies(node)
             for inner, outer in zip(region.body.outputs, region.node.outputs, strict=True):
                 self._union(inner, outer)
+
+    def _unite_bodies(self, node: Node) -> None:
+        """A branch computes into the node's outputs; a loop keeps there what it carries."""
+        if not is_control(node):
+            return
+        outside = captured(node)
+        for body in bodies(node).values():
+            for outer, inner in zip(outside, body.inputs[len(body.inputs) - len(outside) :], strict=True):
+                self._union(outer, inner)
+            inside = body.outputs if node.op_type == "If" else body.inputs[2 : len(plain(node))]
+            for outer, inner in zip(node.outputs, inside, strict=False):
+                self._union(outer, inner)
 
     # ------------------------------------------------------------------ buffers and their lives
 
@@ -130,8 +147,8 @@ class _Planner:
         buffers: dict[Value, PlannedBuffer] = {}
         for index, value in enumerate(self.graph.inputs):
             buffers[self._find(value)] = PlannedBuffer(Storage.ARGUMENT, _bytes(value), -1, len(steps), index)
-        bodies = [region.body for region in self.regions]
-        for value in (value for graph in (self.graph, *bodies) for value in graph.parameters):
+        inner = [graph for region in self.regions for graph in graphs(region.body)]
+        for value in (value for graph in (self.graph, *inner) for value in graph.parameters):
             root = self._find(value)
             buffers.setdefault(
                 root, PlannedBuffer(Storage.CONSTANT, _bytes(value), -1, len(steps), constant=value.name)
@@ -143,7 +160,7 @@ class _Planner:
             storage = Storage.HEAP if self._depends_on_data(root) else storage
             buffers.setdefault(root, PlannedBuffer(storage, _bytes(root), -1, len(steps), number))
         for step, (region, node) in enumerate(steps):
-            for value in (*node.outputs, *node.operands):
+            for value in _touched(node):
                 root = self._find(value)
                 if root not in buffers:
                     storage = Storage.HEAP if self._depends_on_data(root) else Storage.ARENA
@@ -159,11 +176,13 @@ class _Planner:
             if root in buffers:
                 self.result.buffer_of[value] = position[id(buffers[root])]
         for _, node in steps:
-            for value in (*node.outputs, *node.operands):
+            for value in _touched(node):
                 self.result.buffer_of[value] = position[id(buffers[self._find(value)])]
         self._keep_across_regions(steps)
 
     def _add_workspace(self, step: int, region: Region, node: Node) -> None:
+        if is_control(node):
+            return
         size = self.traits[region.backend].workspace(node)
         if dims.is_static(size) and size == 0:
             return
@@ -175,7 +194,7 @@ class _Planner:
         """What a region is given is there when it begins, read or not, and what it hands out is there when it ends."""
         start = 0
         for region in self.regions:
-            end = start + len(region.body.nodes) - 1
+            end = start + sum(1 for _ in steps_of(region.body)) - 1
             for value in region.node.operands:
                 number = self.result.buffer_of.get(value)
                 if number is not None:
@@ -199,6 +218,8 @@ class _Planner:
     def _overwrite_in_place(self, steps: list[tuple[Region, Node]]) -> None:
         """Lets a node write over an operand that nothing reads afterwards, where the backend allows it."""
         for step, (region, node) in enumerate(steps):
+            if is_control(node):
+                continue
             for output, source in self.traits[region.backend].in_place(node).items():
                 old, new = self.result.buffer_of[node.operand(source)], self.result.buffer_of[node.outputs[output]]
                 before, after = self.result.buffers[old], self.result.buffers[new]
@@ -226,6 +247,17 @@ class _Planner:
             buffer.offset = offset
         self.result.arena_bytes = height(placed)
         self.result.lower_bound = max(_live_bytes(arena).values(), default=0)
+
+
+def _touched(node: Node) -> list[Value]:
+    """What is memory of a node's while it runs; of its bodies', what the node itself fills in and reads."""
+    values = [*node.outputs, *node.operands]
+    if is_control(node):
+        for body in bodies(node).values():
+            own = body.inputs[: len(body.inputs) - len(captured(node))]
+            values += [value for value in own if body.uses(value) or body.is_output(value)]
+            values += body.outputs
+    return values
 
 
 def arrange(buffers: Sequence[PlannedBuffer]) -> list[tuple[PlannedBuffer, int]]:
@@ -276,11 +308,11 @@ def _live_bytes(buffers: Sequence[PlannedBuffer]) -> Counter[int]:
 def _symbols(graph: Graph, all_regions: Sequence[Region]) -> tuple[str, ...]:
     """Every symbol of every shape: the inputs' first, in order of first appearance."""
     found: dict[str, None] = {}
-    bodies = [region.body for region in all_regions]
-    for value in (*graph.inputs, *(value for body in bodies for value in body.values())):
+    inner = [body for region in all_regions for body in graphs(region.body)]
+    for value in (*graph.inputs, *(value for body in inner for value in body.values())):
         shape = value.type.shape if isinstance(value.type, TensorType) else None
         found.update((name, None) for dim in shape or () for name in dims.symbols_of(dim))
-    for node in (node for body in bodies for node in body.nodes if is_observation(node)):
+    for node in (node for body in inner for node in body.nodes if is_observation(node)):
         found.update((name, None) for name in node.attributes["symbols"])
     return tuple(found)
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Value
-from partita.ir.operators.internal import is_observation
+from partita.ir.operators.control_flow import sets_extents
 from partita.ir.region import regions
 from partita.passes.plan_memory import MemoryPlan, PlannedBuffer
 from partita.runtime import Buffer, Function, Program, Storage, Symbol
@@ -61,7 +61,7 @@ class _Scheduler:
                 interpreted=region.symbol in interpreted,
                 has_state=functions[region.symbol].has_state,
                 has_free=functions[region.symbol].has_free,
-                sets_extents=any(map(is_observation, region.body.nodes)),
+                sets_extents=sets_extents(region.body),
             )
             for region in regions(graph)
         )

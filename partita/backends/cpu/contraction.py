@@ -42,9 +42,9 @@ SMALL = 4  # rows: below this, packing costs more than it saves
 
 def is_kernel(node: Node) -> bool:
     """Whether a kernel of this file runs `node`."""
-    if node.domain or not node.outputs or node.output.tensor.dtype is not DType.FLOAT32:
+    if node.domain or node.op_type not in ("Conv", "Gemm", "MatMul") or node.output.tensor.dtype is not DType.FLOAT32:
         return False
-    if node.op_type in ("Conv", "Gemm", "MatMul") and dims.same(_depth(node), 0):
+    if dims.same(_depth(node), 0):
         return False  # nothing to pack
     if node.op_type == "Conv":
         return convolution_rows(node) >= SMALL
@@ -52,11 +52,9 @@ def is_kernel(node: Node) -> bool:
         rows = node.output.shape[0]
         few = dims.is_static(rows) and rows < SMALL
         return not (node.attributes.get("transA", 0) or node.attributes.get("transB", 0) or few)
-    if node.op_type == "MatMul":
-        a, b = node.operand(0), node.operand(1)
-        rows = a.shape[-2] if len(a.shape) > 1 else 1
-        return min(len(a.shape), len(b.shape)) > 1 and not (dims.is_static(rows) and rows < SMALL)
-    return False
+    a, b = node.operand(0), node.operand(1)
+    rows = a.shape[-2] if len(a.shape) > 1 else 1
+    return min(len(a.shape), len(b.shape)) > 1 and not (dims.is_static(rows) and rows < SMALL)
 
 
 def convolution_rows(node: Node) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partita.backends.cpu.calls import KernelCalls
+from partita.backends.cpu.control import ControlFlow
 from partita.backends.cpu.kernel import Kernel, KernelWriter
 from partita.backends.cpu.kernels import write_kernel
 from partita.backends.source import RegionSource, c_string, comment
-from partita.ir.graph import Node
+from partita.ir.graph import Graph, Node
+from partita.ir.operators.control_flow import is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.region import Region
 from partita.passes.plan_memory import MemoryPlan
@@ -17,7 +19,9 @@ from partita.runtime import CSourceModule, Unit
 
 HEADERS = Path(__file__).parent / "c"
 HEADER_NAMES = ("partita_kernel", "partita_scalar", "partita_gemm", "partita_blocked")
-INCLUDES = "".join(f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:3]))
+INCLUDES = "#include <string.h>\n" + "".join(
+    f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:3])
+)
 
 
 def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_view: object) -> CSourceModule:
@@ -42,19 +46,27 @@ class _Region:
         self.source = source
         self.is_view = is_view
         self.kernels = KernelCalls(source, INCLUDES)
+        self.control = ControlFlow(source, self._statements)
 
     def units(self) -> list[Unit]:
         """The region's file, with its state, its init and its function; then files of kernels, where they are many."""
-        calls: list[str] = []
-        for node in self.region.body.nodes:
-            if is_observation(node):
-                calls += self._observe(node)
-            elif not self.is_view(node):  # type: ignore[operator]
-                calls += self.kernels.call(node, _kernel(node, self.plan))
-        function = self._function(calls)
+        function = self._function(self._statements(self.region.body))
         head = f"/* {comment(self.region.symbol)}: {len(self.kernels.notes)} kernels on the host */"
         parts = [head, self.kernels.own(), self.source.state_struct(), function, self._init()]
         return [Unit(self.region.symbol, "\n".join(part for part in parts if part)), *self.kernels.further()]
+
+    def _statements(self, graph: Graph) -> list[str]:
+        """What runs the nodes of the region, or of a body in it."""
+        lines: list[str] = []
+        for node in graph.nodes:
+            if is_observation(node):
+                lines += self._observe(node)
+            elif is_control(node):
+                lines += self.control.statements(node)
+            elif not self.is_view(node):  # type: ignore[operator]
+                lines += self.source.reserve_for(node)
+                lines += self.kernels.call(node, _kernel(node, self.plan))
+        return lines
 
     def _observe(self, node: Node) -> list[str]:
         """Sets the sizes that an observation reads, after its condition holds."""

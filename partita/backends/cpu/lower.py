@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from partita.backends.cpu import kernels
+from partita.backends.cpu.bodies import separate_outputs, share_parameters
 from partita.backends.cpu.layout import assign_layouts
 from partita.backends.cpu.pack_products import pack_products
 from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
 from partita.ir.schema import NEWEST_OPSET
@@ -20,6 +22,11 @@ NARROWEST = 8  # channels in a block: shorter ones cost more in addresses than t
 def lower(body: Graph, vector_width: int) -> None:
     """Rewrites a region in place, for a machine whose vectors hold `vector_width` floats."""
     decompose(body)
+    for node in filter(is_control, body.nodes):
+        share_parameters(body, node)
+        for inner in bodies(node).values():
+            lower(inner, vector_width)
+        separate_outputs(node)
     block = max(vector_width, NARROWEST)
     pack_products(body, block)
     assign_layouts(body, block)
@@ -29,6 +36,9 @@ def lower(body: Graph, vector_width: int) -> None:
 def unsupported(node: Node) -> str | None:
     """Why the host cannot run `node`; None when it can: what the node comes down to has expressions and C types."""
     problem = next((p for value in (*node.operands, *node.outputs) if (p := _no_c_type(value))), None)
+    if problem is None and is_control(node):
+        inner = (part for body in bodies(node).values() for part in body.nodes)
+        return next((f"{part.op_type} in its body: {p}" for part in inner if (p := unsupported(part))), None)
     if problem is not None or has_expression(node) or is_observation(node):
         return problem
     graph = Graph("claim")
@@ -47,10 +57,12 @@ def unsupported(node: Node) -> str | None:
     graph.set_outputs(copy.outputs)
     decompose(graph)
     for part in graph.nodes:
-        if not has_expression(part):
+        if is_control(part):
+            problem = unsupported(part)
+        elif not has_expression(part):
             inside = "" if part.op_type == node.op_type else f" (part of {node.op_type})"
             return f"{part.qualified_type}{inside} has no expression and no kernel"
-        problem = next((p for value in part.outputs if (p := _no_c_type(value))), None)
+        problem = problem or next((p for value in part.outputs if (p := _no_c_type(value))), None)
         if problem is not None:
             return problem
     return None

@@ -3,13 +3,14 @@ operands of the node and the last inputs of each body (attribute `captures` coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from partita.errors import ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import infers, known, normalized_axis, upgrades
 from partita.ir.types import DType, TensorType, Type, UnknownType
 
@@ -19,6 +20,40 @@ def bodies(node: Node) -> dict[str, Graph]:
     return {name: value for name, value in node.attributes.items() if isinstance(value, Graph)}
 
 
+def is_control(node: Node) -> bool:
+    """Whether `node` decides which of its bodies run, and how often."""
+    return node.op_type in ("If", "Loop") and not node.domain
+
+
+def graphs(graph: Graph) -> Iterator[Graph]:
+    """`graph`, and the bodies of the control flow in it, all the way down."""
+    yield graph
+    for node in graph.nodes:
+        if is_control(node):
+            for body in bodies(node).values():
+                yield from graphs(body)
+
+
+def steps(graph: Graph) -> Iterator[Node]:
+    """The nodes in the order they run. Control flow stands before the nodes of its bodies, and again after them."""
+    for node in graph.nodes:
+        yield node
+        if is_control(node):
+            for body in bodies(node).values():
+                yield from steps(body)
+            yield node
+
+
+def sets_extents(graph: Graph) -> bool:
+    """Whether sizes of what `graph` computes may become known while it runs only."""
+    return any(is_control(node) or is_observation(node) for node in graph.nodes)
+
+
+def captured(node: Node) -> list[Value]:
+    """The operands that the bodies read besides their own inputs: the last inputs of each body, in order."""
+    return [value for value in node.inputs[len(plain(node)) :] if value is not None]
+
+
 def plain(node: Node) -> tuple[Value | None, ...]:
     """The operands that are not captured."""
     return node.inputs[: len(node.inputs) - node.attributes.get("captures", 0)]
@@ -26,17 +61,16 @@ def plain(node: Node) -> tuple[Value | None, ...]:
 
 def enter(node: Node) -> None:
     """Gives the inputs of the bodies the types of the operands behind them."""
-    captured = node.inputs[len(plain(node)) :]
+    outside = captured(node)
     for body in bodies(node).values():
-        own = body.inputs[: len(body.inputs) - len(captured)]
+        own = body.inputs[: len(body.inputs) - len(outside)]
         kinds = _own_types(node)
         if node.op_type in ("If", "Loop", "Scan") and len(kinds) != len(own):
             raise ShapeError(f"{node.describe()}: its body takes {len(own)} inputs, but gets {len(kinds)}")
         for inner, kind in zip(own, kinds, strict=False):
             if kind is not None:
                 inner.type = kind
-        for inner, outer in zip(body.inputs[len(own) :], captured, strict=True):
-            assert outer is not None
+        for inner, outer in zip(body.inputs[len(own) :], outside, strict=True):
             inner.type, inner.known = outer.type, known(outer) if _is_small(outer) else None
 
 
@@ -139,7 +173,17 @@ def loop(node: Node) -> list[Type]:
     found = _carried(node, body, 2, 1, count)
     trips = _trip_count(node, body)
     final = [inner.type for inner in body.inputs[2 : 2 + count]]
-    return [*final, *(_stacked(kind, trips, 0) for kind in found[1 + count :])]
+    return [*final, *(_stacked(_outside(kind, node), trips, 0) for kind in found[1 + count :])]
+
+
+def _outside(kind: Type, node: Node) -> Type:
+    """A type as it is known outside of the bodies of `node`: None for sizes that only they know."""
+    if not isinstance(kind, TensorType) or kind.shape is None:
+        return kind
+    shapes = [value.type.shape or () for value in node.operands if isinstance(value.type, TensorType)]
+    known_names = {name for shape in shapes for dim in shape for name in dims.symbols_of(dim)}
+    shape = tuple(dim if known_names.issuperset(dims.symbols_of(dim)) else None for dim in kind.shape)
+    return TensorType(kind.dtype, shape)
 
 
 def _trip_count(node: Node, body: Graph) -> Dim | None:
@@ -180,7 +224,10 @@ def scan(node: Node) -> list[Type]:
     stacked = len(node.outputs) - count
     axes = node.attributes.get("scan_output_axes", (0,) * stacked)
     final = [inner.type for inner in body.inputs[:count]]
-    return [*final, *(_stacked(kind, value.shape[axis], at) for kind, at in zip(found[count:], axes, strict=True))]
+    return [
+        *final,
+        *(_stacked(_outside(kind, node), value.shape[axis], at) for kind, at in zip(found[count:], axes, strict=True)),
+    ]
 
 
 @upgrades("Scan", before=9)
@@ -189,17 +236,17 @@ def over_batches(build: Builder, node: Node) -> None:
     lengths, *operands = plain(node)
     if lengths is not None:
         raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths; export a newer opset")
-    captured = [value for value in node.inputs[len(plain(node)) :] if value is not None]
+    outside = captured(node)
     body: Graph = node.attributes["body"]
     batch = Graph(f"{body.name}.batch")
     batch.opsets = dict(body.opsets)
     own = [batch.add_input(f"{node.name}.{n}", UnknownType()) for n in range(len(operands))]
-    inner = [*own, *(batch.add_input(value.name, value.type) for value in captured)]
-    attributes = {"body": body, "num_scan_inputs": node.attributes["num_scan_inputs"], "captures": len(captured)}
+    inner = [*own, *(batch.add_input(value.name, value.type) for value in outside)]
+    attributes = {"body": body, "num_scan_inputs": node.attributes["num_scan_inputs"], "captures": len(outside)}
     if "directions" in node.attributes:
         attributes["scan_input_directions"] = node.attributes["directions"]
     names = [f"{node.name}.of.{output.name}" for output in node.outputs]
     scan = batch.add_node("Scan", inner, attributes, outputs=names, name=node.name, version=9)
     batch.set_outputs(scan.outputs)
-    build.graph.set_inputs(node, [*operands, *captured])
-    node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(captured)}
+    build.graph.set_inputs(node, [*operands, *outside])
+    node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}

@@ -7,7 +7,7 @@ import numpy as np
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, compute, literal, select, size
+from partita.ir.expression import Computation, Expr, compute, literal, load, select, size
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.registry import Known, computes, infers, operator, propagates
 from partita.ir.types import DType, Type
@@ -42,6 +42,13 @@ def known_dims(node: Node) -> Known:
     result = np.empty(len(elements), dtype=object)
     result[:] = elements
     return result.reshape(node.output.shape)
+
+
+@computes("Copy", domain=DOMAIN)
+def copy(node: Node) -> Computation:
+    """The operand, in memory of its own."""
+    x = node.operand(0)
+    return compute(x.shape, lambda *i: load(x, *i))
 
 
 @infers("Region", "Fused", domain=DOMAIN)

@@ -73,6 +73,9 @@ typedef struct partita_services {
      * with sets_extents reserves its own outputs; for other regions the executor has done it before they run.
      * Not to be called from a task. NULL when there is none, with the error recorded. */
     void *(*reserve)(const partita_call *call, int32_t buffer, int64_t bytes);
+    /* The same, but what the buffer held since it was last reserved or extended in this run stays there: `bytes` is the
+     * new size, and memory grows in proportion. The first call in a run gives a buffer without content. */
+    void *(*extend)(const partita_call *call, int32_t buffer, int64_t bytes);
     int32_t threads; /* how many `parallel` may use, this one included */
     /* Where a region is profiled: kernel 0, 1, ... is done, after what was done last; -1: the region starts. */
     void (*done)(const partita_call *call, int32_t kernel);

@@ -59,17 +59,38 @@ static partita_status service_fail(const partita_call *call, partita_status stat
     return partita_fail(call->instance, status, "region '%s': %s", symbol, text);
 }
 
+static int is_reservable(partita_instance *instance, int32_t buffer, int64_t bytes) {
+    const partita_model *model = instance->model;
+    if (buffer >= 0 && buffer < model->buffer_count && model->buffers[buffer].storage == PARTITA_HEAP && bytes >= 0)
+        return 1;
+    partita_fail(instance, PARTITA_ERROR_SHAPE, "buffer %d cannot be given %lld bytes", (int)buffer, (long long)bytes);
+    return 0;
+}
+
 static void *service_reserve(const partita_call *call, int32_t buffer, int64_t bytes) {
     partita_instance *instance = call->instance;
-    const partita_model *model = instance->model;
-    if (buffer < 0 || buffer >= model->buffer_count || model->buffers[buffer].storage != PARTITA_HEAP || bytes < 0) {
-        partita_fail(instance, PARTITA_ERROR_SHAPE, "buffer %d cannot be given %lld bytes", (int)buffer,
-                     (long long)bytes);
+    if (!is_reservable(instance, buffer, bytes))
         return NULL;
-    }
     if (partita_grow(instance, &instance->heaps[buffer], bytes))
         return NULL;
     return instance->pointers[buffer] = instance->heaps[buffer].memory;
+}
+
+static void *service_extend(const partita_call *call, int32_t buffer, int64_t bytes) {
+    partita_instance *instance = call->instance;
+    if (!is_reservable(instance, buffer, bytes))
+        return NULL;
+    partita_block *block = &instance->heaps[buffer];
+    if (!block->memory || block->bytes < bytes) {
+        partita_block wider = {NULL, 0};
+        if (partita_grow(instance, &wider, bytes / 2 < INT64_MAX - bytes ? bytes + bytes / 2 : bytes))
+            return NULL;
+        if (block->memory)
+            memcpy(wider.memory, block->memory, (size_t)block->bytes);
+        free(block->memory);
+        *block = wider;
+    }
+    return instance->pointers[buffer] = block->memory;
 }
 
 /* ------------------------------------------------------------------ open and close */
@@ -188,7 +209,8 @@ static partita_status set_up(partita_instance *instance, const partita_options *
     instance->engine_user = options->engine_user;
     const int32_t threads = partita_thread_count(options->threads);
     instance->services = (partita_services){
-        .parallel = partita_parallel, .fail = service_fail, .reserve = service_reserve, .threads = threads, .done = partita_done};
+        .parallel = partita_parallel, .fail = service_fail, .reserve = service_reserve, .extend = service_extend,
+        .threads = threads, .done = partita_done};
     partita_status status = find_constants(instance, options);
     if (!status && model->symbol_count == 0) {
         status = partita_derive(instance);

@@ -1,0 +1,60 @@
+"""What the graphs inside of If and Loop need before they are planned and printed as a part of their region."""
+
+from __future__ import annotations
+
+from partita.ir.builder import Builder
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.control_flow import bodies, captured, plain
+from partita.ir.operators.internal import DOMAIN
+from partita.ir.operators.registry import definition
+from partita.ir.subgraph import share_parameter
+
+
+def share_parameters(graph: Graph, node: Node) -> None:
+    """Lets the bodies of `node` hold by name what they capture of the parameters of `graph`, as regions do: what they
+    compute from parameters alone can then leave for the bind program."""
+    outside = captured(node)
+    kept = [value for value in outside if value.parameter is None]
+    for body in bodies(node).values():
+        for outer, inner in zip(outside, body.inputs[len(body.inputs) - len(outside) :], strict=True):
+            if outer.parameter is None:
+                continue
+            name = body.value_named(outer.name)
+            if name is not None and name is not inner:
+                body.rename(name, f"{outer.name}.inner")
+            body.rename(inner, f"{outer.name}.captured")
+            body.replace_uses(inner, share_parameter(outer, body))
+            body.remove_input(inner)
+    graph.set_inputs(node, [*plain(node), *kept])
+    node.attributes["captures"] = len(kept)
+
+
+def separate_outputs(node: Node) -> None:
+    """Copies the outputs of bodies that must have memory of their own. A branch computes into the outputs of its If;
+    a loop replaces what it carries at the end of a step, when nothing may need the old any more."""
+    for body in bodies(node).values():
+        build = Builder(body, node.name)
+        outputs = list(body.outputs)
+        taken: set[Value] = set()
+        carried = body.inputs[2 : len(plain(node))]
+        for place, value in enumerate(outputs):
+            source = _memory_of(value)
+            if node.op_type == "If":
+                is_shared = source.producer is None or source in taken
+            else:
+                own = carried[place - 1] if 1 <= place <= len(carried) else None
+                is_shared = own is not None and source in carried and source is not own
+            if is_shared:
+                outputs[place] = build("Copy", value, domain=DOMAIN)
+            taken.add(source)
+        body.set_outputs(outputs)
+
+
+def _memory_of(value: Value) -> Value:
+    """The value whose memory `value` is a view of."""
+    while value.producer is not None:
+        operator = definition(value.producer)
+        if operator is None or not operator.is_view:
+            return value
+        value = value.producer.operand(0)
+    return value

@@ -1,0 +1,92 @@
+"""Scan as a Loop: each step gathers its slice of what is scanned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from partita.ir.builder import Builder
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.control_flow import captured, plain
+from partita.ir.operators.registry import decomposes, normalized_axis
+from partita.ir.subgraph import copy_nodes, share_parameter
+from partita.ir.types import DType, TensorType
+
+FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
+
+
+def loop_body(build: Builder, name: str) -> tuple[Graph, Value, Value]:
+    """An empty body for a Loop in the graph of `build`, the number of the step, and whether to go on."""
+    body = Graph(name, f"{build.graph.unique_name(f'{build.prefix}.{name}')}.")
+    body.opsets = dict(build.graph.opsets)
+    step = body.add_input(body.unique_name("step"), TensorType(DType.INT64, ()))
+    again = body.add_input(body.unique_name("again"), TensorType(DType.BOOL, ()))
+    return body, step, again
+
+
+def capture(body: Graph, values: Sequence[Value]) -> list[Value]:
+    """Inputs of `body` for values of outside."""
+    inner = [body.add_input(body.unique_name(value.name), value.type) for value in values]
+    for own, value in zip(inner, values, strict=True):
+        own.known = value.known
+    return inner
+
+
+def place_of(build: Builder, step: Value, length: Value, is_backward: bool) -> Value:
+    """The element that a step looks at."""
+    return build("Sub", build("Sub", length, build.scalar(1, length)), step) if is_backward else step
+
+
+def backward(build: Builder, value: Value, axis: int = 0) -> Value:
+    """`value` with the elements of one axis in reverse."""
+    return build("Slice", value, *(build.ints([n]) for n in (-1, FIRST, axis, -1)))
+
+
+def length_of(build: Builder, value: Value, axis: int) -> Value:
+    """The size of an axis, as a scalar."""
+    return build("Gather", build("Shape", value), build.constant(axis, DType.INT64))
+
+
+@decomposes("Scan")
+def scan_as_loop(build: Builder, node: Node) -> Sequence[Value]:
+    operands, outside = [value for value in plain(node) if value is not None], captured(node)
+    count = len(operands) - node.attributes["num_scan_inputs"]
+    states, scanned = operands[:count], operands[count:]
+    axes = node.attributes.get("scan_input_axes", (0,) * len(scanned))
+    axes = [normalized_axis(node, axis, len(x.shape)) for axis, x in zip(axes, scanned, strict=True)]
+    length = length_of(build, scanned[0], axes[0])
+    old: Graph = node.attributes["body"]
+    body, step, again = loop_body(build, old.name)
+    inner = Builder(body, node.name)
+    carried = [
+        body.add_input(value.name, value.type) for value in old.inputs[:count]
+    ]  # which their sizes are named after
+    shared = capture(body, [length, *scanned, *outside])
+    directions = node.attributes.get("scan_input_directions", (0,) * len(scanned))
+    slices = [
+        inner("Gather", x, place_of(inner, step, shared[0], bool(is_backward)), axis=axis)
+        for x, axis, is_backward in zip(shared[1:], axes, directions, strict=False)
+    ]
+    mapping = dict(zip(old.inputs, [*carried, *slices, *shared[1 + len(scanned) :]], strict=True))
+    mapping |= {value: share_parameter(value, body) for value in old.parameters}
+    copy_nodes(old.nodes, body, mapping)
+    body.set_outputs([again, *(mapping[output] for output in old.outputs)])
+    captures = [length, *scanned, *outside]
+    results = build.node(
+        "Loop", length, None, *states, *captures, outputs=len(node.outputs), body=body, captures=len(captures)
+    )
+    return [*results[:count], *_stacked(build, node, results[count:])]
+
+
+def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value]:
+    """The outputs of a Scan, for what its steps give on axis 0 of `results`."""
+    axes = node.attributes.get("scan_output_axes", (0,) * len(results))
+    directions = node.attributes.get("scan_output_directions", (0,) * len(results))
+    stacked, outputs = node.outputs[len(node.outputs) - len(results) :], []
+    for value, output, axis, is_backward in zip(results, stacked, axes, directions, strict=True):
+        axis = normalized_axis(node, axis, len(value.shape))
+        order = [*range(1, axis + 1), 0, *range(axis + 1, len(value.shape))]
+        shape = [output.shape[order.index(n)] for n in range(len(order))]
+        value.type = TensorType(value.tensor.dtype, tuple(shape))  # in the sizes that its readers know
+        value = backward(build, value) if is_backward else value
+        outputs.append(build("Transpose", value, perm=order) if axis else value)
+    return outputs
