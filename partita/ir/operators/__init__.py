@@ -1,6 +1,7 @@
 """The operators: one definition each, one file a family."""
 
 from partita.ir.operators import (
+    attention,
     contraction,
     control_flow,
     dynamic,
@@ -27,6 +28,7 @@ from partita.ir.operators.registry import Operator, definition, definitions, kno
 
 __all__ = [
     "Operator",
+    "attention",
     "contraction",
     "control_flow",
     "definition",

@@ -13,7 +13,11 @@ from partita.ir.expression import (
     Computation,
     Expr,
     Index,
+    Reduce,
+    call,
+    cast,
     compute,
+    literal,
     load,
     reduce,
     reduction,
@@ -23,7 +27,9 @@ from partita.ir.expression import (
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import computes
+from partita.ir.operators.registry import computes, infers, performs
+from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
+from partita.ir.types import DType, TensorType, Type
 
 Element = Callable[..., Expr]  # the element at indices
 
@@ -202,6 +208,51 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
         return reduction("sum", [per_group, *view.kernel], term, 0)
 
     return compute((x.shape[0], outputs, *view.output), body)
+
+
+@infers("Det")
+def determinant_type(node: Node) -> Type:
+    x = node.operand(0)
+    rows, columns = x.shape[-2:]
+    if dims.all_static([rows, columns]) and rows != columns:
+        raise ShapeError(f"{node.describe()}: matrices of {rows} by {columns} have no determinant")
+    return TensorType(x.tensor.dtype, x.shape[:-2])
+
+
+@performs("Det")
+def determinant(node: Node) -> Procedure:
+    """Elimination in float64, below the largest element of each column."""
+    x, n = node.operand(0), node.operand(0).shape[-1]
+    rows = axes_of(x.shape[:-2])
+    a, result = temporary("a", DType.FLOAT64, [n, n]), temporary("result", DType.FLOAT64, [])
+    pivot, held = temporary("pivot", DType.INT64, []), temporary("held", DType.FLOAT64, [])
+    k, i, j = (Index(Axis(name, n)) for name in "kij")
+    row, diagonal = current(pivot), current(a, [k, k])
+    size_below = select(i >= k, call("abs", current(a, [i, k])), -1.0)
+    swap = Loops(
+        (j.axis,),
+        (
+            store(held, [], current(a, [k, j])),
+            store(a, [k, j], current(a, [row, j])),
+            store(a, [row, j], current(held)),
+        ),
+    )
+    clear = Loops((j.axis,), (store(a, [i, j], current(a, [i, j]) - current(held) * current(a, [k, j]), j > k),))
+    column = Loops(
+        (k.axis,),
+        (
+            store(pivot, [], Reduce("argmax", (i.axis,), size_below, literal(0, DType.INT64), DType.INT64)),
+            once(swap, store(result, [], -current(result)), when=call("ne", row, k)),
+            store(result, [], current(result) * diagonal),
+            Loops((i.axis,), (once(store(held, [], current(a, [i, k]) / diagonal), clear, when=i > k),),
+                  when=call("ne", diagonal, 0.0)),
+        ),
+    )  # fmt: skip
+    lead = [Index(axis) for axis in rows]
+    copy = fill(a, lambda *place: cast(load(x, *lead, *place), DType.FLOAT64))
+    begin = once(copy, store(result, [], literal(1.0, DType.FLOAT64)))
+    end = once(store(node.output, lead, cast(current(result), x.tensor.dtype)))
+    return Procedure((begin, column, end), (a, result, pivot, held), rows)
 
 
 attribute_dropped("Gemm", before=7, attributes=["broadcast"])

@@ -15,7 +15,15 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import PLACES
 from partita.ir.operators.reduction import REDUCTIONS
-from partita.ir.operators.registry import computes, ints, normalized_axis, required, sized_by_data
+from partita.ir.operators.registry import (
+    computes,
+    ints,
+    known,
+    normalized_axes,
+    normalized_axis,
+    required,
+    sized_by_data,
+)
 from partita.ir.types import DType
 
 INT64 = DType.INT64
@@ -148,20 +156,24 @@ def expand(build: Builder, node: Node) -> Value:
     return build("Expand", x, target)
 
 
-def _observed(*names: str, operand: int) -> None:
+def by_observed_sizes(*names: str, operands: Sequence[int]) -> None:
     """Operators that take sizes as they are."""
 
     def rule(build: Builder, node: Node) -> Sequence[Value]:
-        operands = list(node.inputs)
-        operands[operand] = observe(build, wide(build, node.operand(operand)))
-        return build.node(node.op_type, *operands, outputs=len(node.outputs), **node.attributes)
+        inputs = [observed(build, value) if n in operands else value for n, value in enumerate(node.inputs)]
+        return build.node(node.op_type, *inputs, outputs=len(node.outputs), **node.attributes)
 
-    sized_by_data(*names, operands=[operand])(rule)
+    sized_by_data(*names, operands=operands)(rule)
 
 
-_observed("Tile", operand=1)
-_observed("ConstantOfShape", operand=0)
-_observed("OneHot", operand=1)
+def observed(build: Builder, value: Value | None) -> Value | None:
+    """Sizes, by name where they are not known."""
+    return value if value is None or known(value) is not None else observe(build, wide(build, value))
+
+
+by_observed_sizes("Tile", operands=[1])
+by_observed_sizes("ConstantOfShape", operands=[0])
+by_observed_sizes("OneHot", operands=[1])
 
 
 @sized_by_data("Range", operands=[0, 1, 2])
@@ -266,6 +278,29 @@ def shifted_window(node: Node) -> Computation:
         return result
 
     return compute(ints(required(node, 2)), body)
+
+
+by_observed_sizes("CenterCropPad", operands=[1])
+
+
+@computes("CenterCropPad")
+def center_crop_pad(node: Node) -> Computation:
+    """The middle of what is too long; zeros around what is too short. The larger half lies behind."""
+    x = node.operand(0)
+    axes = normalized_axes(node, node.attributes.get("axes", range(len(x.shape))), len(x.shape))
+    wanted = dict(zip(axes, ints(required(node, 1)), strict=True))
+    shape = [wanted.get(n, dim) for n, dim in enumerate(x.shape)]
+    cut = [dims.floor_div(dims.maximum(dim - new, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
+    added = [dims.floor_div(dims.maximum(new - dim, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
+
+    def body(*i: Expr) -> Expr:
+        source = [index + size(dims.simplified(a - b)) for index, a, b in zip(i, cut, added, strict=True)]
+        result: Expr = load(x, *source)
+        for n in wanted:
+            result = select((source[n] >= 0) & (source[n] < size(x.shape[n])), result, 0)
+        return result
+
+    return compute(shape, body)
 
 
 # ---------------------------------------------------------------------- reductions over axes from data

@@ -91,6 +91,28 @@ def _shifted_exponential(build: Builder, node: Node) -> tuple[Value, Value, Valu
     return exponential, build("ReduceSum", exponential, axes), shifted
 
 
+@decomposes("Hardmax")
+def hardmax(build: Builder, node: Node) -> Value:
+    """1 at the first of the largest elements along one axis, 0 elsewhere."""
+    x = node.operand(0)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    length = build("Shape", x, start=axis, end=axis + 1)
+    values = build.constant([0, 1], x.tensor.dtype)
+    return build("OneHot", build("ArgMax", x, axis=axis, keepdims=0), length, values, axis=axis)
+
+
+@decomposes("LpNormalization")
+def lp_normalization(build: Builder, node: Node) -> Value:
+    """Elements over their norm along one axis; 0 where that is 0."""
+    x, p = node.operand(0), node.attributes.get("p", 2)
+    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    if p not in (1, 2):
+        raise ModelError(f"{node.describe()}: p is {p}; it may be 1 or 2")
+    norm = build(f"ReduceL{p}", x, build.ints([axis]))
+    zero = build.scalar(0, x)
+    return build("Where", build("Equal", norm, zero), zero, build("Div", x, norm))
+
+
 def _statistics(build: Builder, x: Value, axes: Value, epsilon: float) -> tuple[Value, Value, Value]:
     """(x - mean, mean, 1 / sqrt(variance + epsilon)) over `axes`, keeping dimensions. The variance is taken around
     the mean, in a second pass: it cannot be negative and loses no digits."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.dims import Dim
 from partita.ir.expression import (
     Axis,
     Computation,
@@ -25,10 +26,12 @@ from partita.ir.expression import (
 )
 from partita.ir.graph import Node
 from partita.ir.operators.contraction import Window, inside, sources, window
-from partita.ir.operators.movement import linear_index
+from partita.ir.operators.dynamic import by_observed_sizes
+from partita.ir.operators.movement import indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
-from partita.ir.operators.registry import computes, upgrades
-from partita.ir.types import DType
+from partita.ir.operators.registry import computes, infers, ints, performs, required, upgrades
+from partita.ir.procedure import Loops, Procedure, axes_of, fill, once, store
+from partita.ir.types import DType, TensorType, Type
 
 
 @computes("MaxPool")
@@ -54,9 +57,9 @@ def max_pool(node: Node) -> list[Computation]:
 
         def position(n: Expr, c: Expr, *out: Expr) -> Expr:
             flat = Axis("k", dims.product(view.kernel))
-            inner = _unflattened(Index(flat), view.kernel)
+            inner = indices_at(Index(flat), view.kernel)
             best = Reduce("argmax", (flat,), element(n, c, out, tuple(inner)), literal(0, DType.INT64), DType.INT64)
-            places = sources(view, out, _unflattened(best, view.kernel))
+            places = sources(view, out, indices_at(best, view.kernel))
             order = list(range(len(spatial)))
             if node.attributes.get("storage_order", 0):
                 order.reverse()
@@ -65,12 +68,6 @@ def max_pool(node: Node) -> list[Computation]:
 
         result.append(compute(shape, position))
     return result
-
-
-def _unflattened(position: Expr, shape: tuple[dims.Dim, ...]) -> list[Expr]:
-    from partita.ir.operators.movement import indices_at
-
-    return indices_at(position, shape)
 
 
 @computes("AveragePool")
@@ -149,6 +146,73 @@ def lp_pool(node: Node) -> Computation:
         return call("pow", reduction("sum", view.kernel, value, 0), 1 / p)
 
     return compute((*x.shape[:2], *view.output), body)
+
+
+# ---------------------------------------------------------------------- back to the image
+
+
+by_observed_sizes("MaxUnpool", operands=[2])
+by_observed_sizes("Col2Im", operands=[1, 2])
+
+
+def _unpooled(node: Node) -> tuple[Dim, ...]:
+    """The shape of what was pooled, as far as the attributes tell."""
+    x, kernel = node.operand(0), node.attributes["kernel_shape"]
+    rank = len(kernel)
+    strides, pads = node.attributes.get("strides", (1,) * rank), node.attributes.get("pads", (0,) * (2 * rank))
+    spatial = [
+        dims.simplified((dim - 1) * strides[n] - pads[n] - pads[n + rank] + kernel[n])
+        for n, dim in enumerate(x.shape[2:])
+    ]
+    return (*x.shape[:2], *spatial)
+
+
+@infers("MaxUnpool")
+def max_unpool_type(node: Node) -> Type:
+    shape = _unpooled(node) if node.input(2) is None else ints(required(node, 2))
+    return TensorType(node.operand(0).tensor.dtype, tuple(shape))
+
+
+@performs("MaxUnpool")
+def max_unpool(node: Node) -> Procedure:
+    """Each element at the place in the pooled image that its index tells; zeros elsewhere."""
+    x, indices, y = node.operand(0), node.operand(1), node.output
+    axes, shape = axes_of(x.shape), _unpooled(node)
+    place = indices_at(wrapped(load(indices, *map(Index, axes)), dims.product(shape)), shape)
+    is_inside: Expr | None = None
+    for index, old, new in zip(place, shape, y.shape, strict=True):
+        if not (dims.all_static([old, new]) and old <= new):
+            within = index < size(new)
+            is_inside = within if is_inside is None else is_inside & within
+    zero = fill(y, lambda *i: literal(0, y.tensor.dtype))
+    return Procedure((once(zero), Loops(axes, (store(y, place, load(x, *map(Index, axes)), is_inside),))))
+
+
+@computes("Col2Im")
+def columns_to_image(node: Node) -> Computation:
+    """The sum of all that blocks `[N, C * block, blocks]` hold for each pixel: `[N, C, *image]`."""
+    x, image, block = node.operand(0), ints(required(node, 1)), ints(required(node, 2))
+    view = window(node, image, block)
+    shape = (x.shape[0], dims.floor_div(x.shape[1], dims.product(block)), *image)
+
+    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
+        def term(*k: Expr) -> Expr:
+            places, condition = [], literal(True, DType.BOOL)
+            for axis, count in enumerate(view.output):
+                moved = out[axis] + size(view.begin[axis]) - k[axis] * view.dilations[axis]
+                number = moved // view.strides[axis]
+                places.append(number)
+                condition = condition & (moved >= 0) & (number < size(count))
+                condition = condition & call("eq", moved % view.strides[axis], 0)
+            row = linear_index([c, *k], [shape[1], *block])
+            return select(condition, load(x, n, row, linear_index(places, view.output)), 0)
+
+        return reduction("sum", block, term, 0)
+
+    return compute(shape, body)
+
+
+# ---------------------------------------------------------------------- older opsets
 
 
 @upgrades("LpPool", "GlobalLpPool", before=2)

@@ -23,9 +23,10 @@ from partita.ir.expression import (
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import window
+from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import clamped, reflected
+from partita.ir.operators.movement import clamped, reflected, wrapped
 from partita.ir.operators.registry import computes, infers, ints, required, sized_by_data
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
 from partita.ir.types import DType, TensorType, Type
@@ -104,6 +105,27 @@ def grid_sample(node: Node) -> Computation:
         return sampled(x, [n, c], coordinates, mode, padding, align)
 
     return compute((*x.shape[:2], *grid.shape[1:-1]), body)
+
+
+by_observed_sizes("AffineGrid", operands=[1])
+
+
+@computes("AffineGrid")
+def affine_grid(node: Node) -> Computation:
+    """Where an affine map takes the pixels of an image, as GridSample reads it: the last axis comes first."""
+    theta, (batch, _, *spatial) = node.operand(0), ints(required(node, 1))
+    align, rank = node.attributes.get("align_corners", 0), len(spatial)
+
+    def body(n: Expr, *i: Expr) -> Expr:
+        row = i[-1]
+        total = load(theta, n, row, rank)
+        for axis, dim in enumerate(spatial):
+            place, extent = cast(i[axis], total.dtype), cast(size(dim), total.dtype)
+            aligned = select(size(dim) > 1, place * 2 / (extent - 1) - 1, 0)
+            total = total + load(theta, n, row, rank - 1 - axis) * (aligned if align else (place * 2 + 1) / extent - 1)
+        return total
+
+    return compute([batch, *spatial, rank], body)
 
 
 @computes("DeformConv")
@@ -221,3 +243,54 @@ def _roi_point(x: Value, n: Expr, c: Expr, places: Sequence[Expr], is_mean: bool
     for corner in corners[1:]:
         total = total + corner if is_mean else call("max", total, corner)
     return select(outside, 0, total)
+
+
+@infers("MaxRoiPool")
+def max_roi_pool_type(node: Node) -> Type:
+    x = node.operand(0)
+    return TensorType(x.tensor.dtype, (node.operand(1).shape[0], x.shape[1], *node.attributes["pooled_shape"]))
+
+
+@sized_by_data("MaxRoiPool", operands=[])
+def max_roi_pool(build: Builder, node: Node) -> Value:
+    """How many pixels a bin may have depends on the regions: room for the largest."""
+    x, rois = node.operand(0), node.operand(1)
+    corners = [build("Gather", rois, build.ints(columns), axis=1) for columns in ([2, 1], [4, 3])]
+    sides = build(
+        "Mul", build("Sub", corners[1], corners[0]), build.scalar(node.attributes.get("spatial_scale", 1.0), rois)
+    )
+    bins = build("Div", sides, build.constant(node.attributes["pooled_shape"], rois.tensor.dtype))
+    largest = build("ReduceMax", build("Cast", build("Ceil", bins), to=INT64.onnx), build.ints([0]), keepdims=0)
+    room = build("Add", build("Max", largest, build.ints([0, 0])), build.ints([4, 4]))
+    window = observe(build, build("Min", room, build("Shape", x, start=2)))
+    return build("MaxRoiPool", x, rois, window, domain=DOMAIN, **node.attributes)
+
+
+@computes("MaxRoiPool", domain=DOMAIN)
+def max_roi_pool_window(node: Node) -> Computation:
+    """The largest pixel of each bin of each region, 0 for a bin without; regions are rounded to whole pixels."""
+    x, rois, window = node.operand(0), node.operand(1), ints(required(node, 2))
+    pooled, scale = node.attributes["pooled_shape"], node.attributes.get("spatial_scale", 1.0)
+
+    def body(r: Expr, c: Expr, *out: Expr) -> Expr:
+        starts, ends = [], []
+        for n, dim in enumerate(x.shape[2:]):
+            first, last = (load(rois, r, column - n) * scale for column in (2, 4))
+            first, last = (call("floor", call("abs", v) + 0.5) * call("sign", v) for v in (first, last))
+            step = call("max", last - first + 1, 1.0) / pooled[n]
+            place = cast(out[n], step.dtype)
+            low, high = call("floor", place * step) + first, call("ceil", (place + 1) * step) + first
+            starts.append(call("min", call("max", cast(low, INT64), 0), size(dim)))
+            ends.append(call("min", call("max", cast(high, INT64), 0), size(dim)))
+        sample = wrapped(cast(load(rois, r, 0), INT64), x.shape[0])
+
+        def term(*k: Expr) -> Expr:
+            at = [start + index for start, index in zip(starts, k, strict=True)]
+            held = [clamped(place, dim) for place, dim in zip(at, x.shape[2:], strict=True)]
+            is_inside = (at[0] < ends[0]) & (at[1] < ends[1])
+            return select(is_inside, load(x, sample, c, *held), lowest(x.tensor.dtype))
+
+        is_empty = (starts[0] >= ends[0]) | (starts[1] >= ends[1])
+        return select(is_empty, 0, reduction("max", window, term, lowest(x.tensor.dtype)))
+
+    return compute(max_roi_pool_type(node).dims, body)  # type: ignore[union-attr]

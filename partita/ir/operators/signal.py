@@ -11,7 +11,7 @@ from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.dynamic import flat, from_front, shape_vector, wide
+from partita.ir.operators.dynamic import by_observed_sizes, flat, from_front, observed, shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.older import attribute_to_input, default_was
 from partita.ir.operators.registry import (
@@ -197,18 +197,13 @@ def _seen_as(build: Builder, signal: Value, sizes: Value) -> Value:
 # ---------------------------------------------------------------------- frames
 
 
-def _observed(build: Builder, value: Value | None) -> Value | None:
-    """A size, by name if it is not known."""
-    return value if value is None or known(value) is not None else observe(build, wide(build, value))
-
-
 @sized_by_data("STFT", operands=[])
 def stft(build: Builder, node: Node) -> Value:
     """Frames of the signal, weighted by the window, and the transform of each."""
-    x, step, window = node.operand(0), _observed(build, node.operand(1)), node.input(2)
+    x, step, window = node.operand(0), observed(build, node.operand(1)), node.input(2)
     if len(x.shape) == 2:
         x = build("Unsqueeze", x, build.ints([2]))
-    length = _observed(build, node.input(3))
+    length = observed(build, node.input(3))
     if length is None:
         length = build("Shape", x, start=1, end=2) if window is None else build("Shape", window)
     frames = build("Frames", x, step, flat(build, length), domain=DOMAIN)
@@ -231,16 +226,8 @@ def frames(node: Node) -> Computation:
 # ---------------------------------------------------------------------- windows and filter banks
 
 
-def _by_observed_sizes(*names: str, operands: list[int]) -> None:
-    def rule(build: Builder, node: Node) -> Value:
-        inputs = [_observed(build, value) if n in operands else value for n, value in enumerate(node.inputs)]
-        return build(node.op_type, *inputs, **node.attributes)
-
-    sized_by_data(*names, operands=operands)(rule)
-
-
-_by_observed_sizes("HannWindow", "HammingWindow", "BlackmanWindow", operands=[0])
-_by_observed_sizes("MelWeightMatrix", operands=[0, 1])
+by_observed_sizes("HannWindow", "HammingWindow", "BlackmanWindow", operands=[0])
+by_observed_sizes("MelWeightMatrix", operands=[0, 1])
 
 
 def _window(*weights: float) -> Callable[[Node], Computation]:

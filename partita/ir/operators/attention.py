@@ -1,0 +1,140 @@
+"""Attention: types of the composite that ONNX describes by a function, and the recurrence of linear attention."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from partita.errors import ModelError
+from partita.ir import dims
+from partita.ir.dims import Dim
+from partita.ir.expression import Axis, Expr, Index, call, cast, literal, load, size
+from partita.ir.graph import Node, Value
+from partita.ir.operators.registry import infers, performs
+from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
+from partita.ir.types import DType, TensorType, Type
+
+
+@infers("Attention")
+def attention_types(node: Node) -> list[Type]:
+    """The result, keys and values with those of the past, and the products of queries and keys."""
+    (batch, heads, steps, _), (_, kept, length, depth), (_, _, _, width) = (
+        _by_head(node, value, name) for value, name in zip(node.operands[:3], ("q", "kv", "kv"), strict=True)
+    )
+    past = node.input(4)
+    if past is not None:
+        length = dims.simplified(length + past.shape[2])
+    query, value = node.operand(0), node.operand(2)
+    whole = (batch, heads, steps, width)
+    flat = (batch, steps, dims.simplified(heads * width))
+    kind, other = query.tensor.dtype, value.tensor.dtype
+    return [
+        TensorType(kind, whole if len(query.shape) == 4 else flat),
+        TensorType(kind, (batch, kept, length, depth)),
+        TensorType(other, (batch, kept, length, width)),
+        TensorType(kind, (batch, heads, steps, length)),
+    ]
+
+
+def _by_head(node: Node, value: Value, name: str) -> tuple[Dim, ...]:
+    """[batch, heads, steps, elements] of what may hold its heads side by side."""
+    if len(value.shape) == 4:
+        return value.shape
+    batch, steps, width = value.shape
+    heads = node.attributes.get(f"{name}_num_heads", 0)
+    if heads < 1:
+        raise ModelError(f"{node.describe()}: {name}_num_heads must say how many heads {value.name!r} holds")
+    return (batch, heads, steps, dims.floor_div(width, heads))
+
+
+# ---------------------------------------------------------------------- linear attention
+
+
+def _heads(node: Node) -> tuple[int, int]:
+    queries, kept = (node.attributes.get(f"{name}_num_heads", 0) for name in ("q", "kv"))
+    if kept < 1 or queries < 1 or queries % kept:
+        raise ModelError(f"{node.describe()}: {queries} heads of queries are no multiple of {kept}")
+    rule = _rule(node)
+    for name, index, is_needed in (("decay", 4, "gated" in rule), ("beta", 5, "delta" in rule)):
+        if (node.input(index) is not None) != is_needed:
+            raise ModelError(f"{node.describe()}: the rule {rule!r} {'needs' if is_needed else 'takes no'} {name}")
+    return queries, kept
+
+
+def _rule(node: Node) -> str:
+    return str(node.attributes.get("update_rule", "gated_delta"))
+
+
+@infers("LinearAttention")
+def linear_attention_types(node: Node) -> list[Type]:
+    query, value, past = node.operand(0), node.operand(2), node.input(3)
+    queries, kept = _heads(node)
+    depth, width = dims.floor_div(query.shape[2], queries), dims.floor_div(value.shape[2], kept)
+    result = TensorType(query.tensor.dtype, (*query.shape[:2], dims.simplified(width * queries)))
+    stash = query.tensor.dtype if past is None else past.tensor.dtype
+    return [result, TensorType(stash, (query.shape[0], kept, depth, width))]
+
+
+@performs("LinearAttention")
+def linear_attention(node: Node) -> Procedure:
+    """A state [keys, values] for each head, step by step: it fades by `exp(decay)`, takes in key times value (for the
+    delta rules, times `beta` of what it did not hold of the value yet), and is read by the queries."""
+    query, key, value, past, decay, beta = (node.input(n) for n in range(6))
+    assert query is not None and key is not None and value is not None
+    queries, kept = _heads(node)
+    _, (batch, _, depth, width) = (kind.dims for kind in linear_attention_types(node))  # type: ignore[union-attr]
+    kind = DType.FLOAT64 if query.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
+    n, head, t = axes_of([batch, kept], "head")[0], Axis("head", kept), Index(Axis("t", query.shape[1]))
+    row, h = Index(n), Index(head)
+    state, fresh, fading = (
+        temporary(name, kind, shape)
+        for name, shape in (("state", [depth, width]), ("fresh", [width]), ("fading", [depth]))
+    )
+    d, m = Index(Axis("d", depth)), Index(Axis("m", width))
+
+    def read(source: Value, *indices: Expr | int) -> Expr:
+        return cast(load(source, *indices), kind)
+
+    def over(*steps: Store, axes: Sequence[Expr] = (d, m)) -> Loops:
+        return Loops(tuple(index.axis for index in axes if isinstance(index, Index)), steps)
+
+    zero = literal(0.0, kind)
+    keys, values = read(key, row, t, h * size(depth) + d), read(value, row, t, h * size(width) + m)
+    steps: list[Store | Loops] = []
+    if decay is not None:
+        per_key = not dims.same(decay.shape[2], kept)
+        place = h * size(depth) + d if per_key else h
+        steps.append(over(store(fading, [d], call("exp", read(decay, row, t, place))), axes=[d]))
+        steps.append(over(store(state, [d, m], current(state, [d, m]) * current(fading, [d]))))
+    if beta is None:
+        steps.append(over(store(fresh, [m], values), axes=[m]))
+    else:
+        rate = read(beta, row, t, 0 if dims.same(beta.shape[2], 1) else h)
+        steps.append(over(store(fresh, [m], zero), axes=[m]))
+        steps.append(over(store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
+        steps.append(over(store(fresh, [m], rate * (values - current(fresh, [m]))), axes=[m]))
+    steps.append(over(store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
+    scale = float(node.attributes.get("scale", 0.0))
+    factor = literal(scale, kind) if scale else 1 / call("sqrt", cast(size(depth), kind))
+    if not scale and dims.is_static(depth):
+        factor = literal(1 / math.sqrt(depth), kind)
+    group = Index(Axis("group", queries // kept))
+    reader = h * (queries // kept) + group
+    asked = read(query, row, t, reader * size(depth) + d)
+    answer = cast(current(fresh, [m]) * factor, query.tensor.dtype)
+    steps.append(
+        Loops(
+            (group.axis,),
+            (
+                over(store(fresh, [m], zero), axes=[m]),
+                over(store(fresh, [m], current(fresh, [m]) + asked * current(state, [d, m]))),
+                over(store(node.outputs[0], [row, t, reader * size(width) + m], answer), axes=[m]),
+            ),
+        )
+    )
+    begin = over(store(state, [d, m], zero if past is None else read(past, row, h, d, m)))
+    nests = [begin, Loops((t.axis,), tuple(steps))]
+    if len(node.outputs) > 1:
+        present = node.outputs[1]
+        nests.append(over(store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))
+    return Procedure((once(*nests),), (state, fresh, fading), (n, head))
