@@ -94,7 +94,7 @@ class ProductKernel:
         if dims.is_static(self.rows):
             rest = int(self.rows) % pixels
             return [pixels, rest] if rest else [pixels]
-        powers = [8, 4, 2, 1]
+        powers = [16, 8, 4, 2, 1]
         return [pixels, *(power for power in powers if power < pixels)]
 
     def _write_store(self, scope: Scope, panel: str, width: int) -> None:

@@ -9,6 +9,8 @@ from batch import Batch
 from epilogues import add_all
 from harness import array
 
+import partita
+
 CONVOLUTIONS = {
     "1x1": ("c = Conv(x, w)", (1, 5, 7, 9), (7, 5, 1, 1)),
     "3x3": ("c = Conv <pads = [1, 1, 1, 1]> (x, w)", (2, 3, 9, 7), (13, 3, 3, 3)),
@@ -155,3 +157,16 @@ def test_pool_of_blocks_keeps_nan():
     wanted = np.zeros((4, 4), bool)
     wanted[1:3, 1:3] = True
     np.testing.assert_array_equal(np.isnan(result[0]), np.broadcast_to(wanted, (8, 4, 4)))
+
+
+@pytest.mark.parametrize(("columns", "depth"), [(3, 4), (33, 7), (70, 16)])
+def test_product_with_any_number_of_rows(columns, depth):
+    text = f"g (float[N, {depth}] x, float[{depth}, {columns}] w) => (float[N, {columns}] y) {{ y = MatMul (x, w) }}"
+    graph = onnx.parser.parse_graph(text)
+    w = array(depth, columns, seed=1)
+    graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    del graph.input[1]
+    module = partita.compile(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)]))
+    for rows in (*range(1, 60), 113):
+        x = array(rows, depth, seed=rows)
+        np.testing.assert_allclose(module.run({"x": x})["y"], x @ w, rtol=1e-4, atol=1e-4)
