@@ -59,11 +59,16 @@ def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> 
         def term(k: Expr) -> Expr:
             first = [*_aligned(lead, batch_a), *([row] if row is not None else []), k]
             second = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
-            return left(*first) * right(*second)
+            return wide(left(*first)) * wide(right(*second))
 
-        return reduction("sum", [depth], term, 0)
+        return cast(reduction("sum", [depth], term, 0), left(*[0] * len(a.shape)).dtype)
 
     return compute(shape, body)
+
+
+def wide(x: Expr) -> Expr:
+    """A factor as it is multiplied and summed: what is narrower than float32 is rounded once, at the end."""
+    return cast(x, DType.FLOAT32) if x.dtype.is_float and x.dtype is not DType.FLOAT64 else x
 
 
 def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
@@ -87,8 +92,8 @@ def gemm(node: Node) -> Computation:
     m, n = Axis("m", rows), Axis("n", columns)
     k = Axis("k", depth)
     i, j, inner = Index(m), Index(n), Index(k)
-    product = load(a, *((inner, i) if flip_a else (i, inner))) * load(b, *((j, inner) if flip_b else (inner, j)))
-    total = reduce("sum", [k], product, 0)
+    left, right = load(a, *((inner, i) if flip_a else (i, inner))), load(b, *((j, inner) if flip_b else (inner, j)))
+    total = cast(reduce("sum", [k], wide(left) * wide(right), 0), a.tensor.dtype)
     if alpha != 1.0:
         total = total * alpha
     if c is not None:
@@ -203,9 +208,9 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
             condition = inside(view, places, spatial)
             channel = c if group == 1 else (o // (outputs // group)) * per_group + c
             value = left(n, channel, *places)
-            return (value if condition is None else select(condition, value, 0)) * right(o, c, *inner)
+            return wide(value if condition is None else select(condition, value, 0)) * wide(right(o, c, *inner))
 
-        return reduction("sum", [per_group, *view.kernel], term, 0)
+        return cast(reduction("sum", [per_group, *view.kernel], term, 0), left(*[0] * len(x.shape)).dtype)
 
     return compute((x.shape[0], outputs, *view.output), body)
 
