@@ -146,7 +146,14 @@ def test_comparison(ours, theirs, passed):
 
 def test_inspect_tells_what_an_artifact_holds(partita_command, artifact):
     ended = partita_command("inspect", artifact, "--constants")
-    for words in ("x  float32(N, 4)", "N  known from the inputs", "small_cpu_0", "float32[1, 4, 1, ", "arena", "of code"):
+    for words in (
+        "x  float32(N, 4)",
+        "N  known from the inputs",
+        "small_cpu_0",
+        "float32[1, 4, 1, ",
+        "arena",
+        "of code",
+    ):
         assert words in ended.out
     facts = json.loads(partita_command("inspect", artifact, "--json").out)
     assert facts["inputs"] == [{"name": "x", "dtype": "float32", "shape": ["N", 4]}]
