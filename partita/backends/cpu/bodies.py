@@ -2,31 +2,46 @@
 
 from __future__ import annotations
 
+import networkx as nx
+
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, captured, plain
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import definition
-from partita.ir.subgraph import share_parameter
+from partita.ir.subgraph import copy_nodes, depends_on_parameters, share_parameter
 
 
 def share_parameters(graph: Graph, node: Node) -> None:
-    """Lets the bodies of `node` hold by name what they capture of the parameters of `graph`, as regions do: what they
-    compute from parameters alone can then leave for the bind program."""
+    """Lets the bodies of `node` hold by name what they capture of the parameters of `graph`, as regions do, and compute
+    themselves what follows from these alone: that can then leave for the bind program, packing included."""
     outside = captured(node)
-    kept = [value for value in outside if value.parameter is None]
+    kept = [value for value in outside if not depends_on_parameters(value)]
     for body in bodies(node).values():
+        mapping: dict[Value, Value] = {}
         for outer, inner in zip(outside, body.inputs[len(body.inputs) - len(outside) :], strict=True):
-            if outer.parameter is None:
+            if outer in kept:
                 continue
-            name = body.value_named(outer.name)
-            if name is not None and name is not inner:
-                body.rename(name, f"{outer.name}.inner")
             body.rename(inner, f"{outer.name}.captured")
-            body.replace_uses(inner, share_parameter(outer, body))
+            body.replace_uses(inner, _moved_in(graph, outer, body, mapping))
             body.remove_input(inner)
     graph.set_inputs(node, [*plain(node), *kept])
     node.attributes["captures"] = len(kept)
+
+
+def _moved_in(graph: Graph, outer: Value, body: Graph, mapping: dict[Value, Value]) -> Value:
+    """A value that depends on parameters of `graph` alone, as `body` computes it."""
+    needed = nx.ancestors(graph.topology, outer.producer) | {outer.producer} if outer.producer is not None else set()
+    nodes = [node for node in graph.nodes if node in needed]
+    for value in [outer, *(operand for node in nodes for operand in node.operands)]:
+        if value.parameter is None or value in mapping:
+            continue
+        taken = body.value_named(value.name)
+        if taken is not None:
+            body.rename(taken, f"{value.name}.inner")
+        mapping[value] = share_parameter(value, body)
+    copy_nodes([node for node in nodes if node.output not in mapping], body, mapping)
+    return mapping[outer]
 
 
 def separate_outputs(node: Node) -> None:

@@ -51,6 +51,14 @@ def copy(node: Node) -> Computation:
     return compute(x.shape, lambda *i: load(x, *i))
 
 
+@computes("Element", domain=DOMAIN)
+def element_at(node: Node) -> Computation:
+    """What lies at one place of an axis (attribute `axis`, else the first), which is not checked: a loop counts it."""
+    x, place, axis = node.operand(0), node.operand(1), node.attributes.get("axis", 0)
+    shape = [dim for n, dim in enumerate(x.shape) if n != axis]
+    return compute(shape, lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
+
+
 @infers("Region", "Fused", domain=DOMAIN)
 def body_types(node: Node) -> list[Type]:
     """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import captured, plain
+from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import decomposes, normalized_axis
 from partita.ir.subgraph import copy_nodes, share_parameter
 from partita.ir.types import DType, TensorType
@@ -43,6 +45,9 @@ def backward(build: Builder, value: Value, axis: int = 0) -> Value:
 
 def length_of(build: Builder, value: Value, axis: int) -> Value:
     """The size of an axis, as a scalar."""
+    size = value.shape[axis]
+    if dims.is_static(size):
+        return build.constant(size, DType.INT64)
     return build("Gather", build("Shape", value), build.constant(axis, DType.INT64))
 
 
@@ -63,7 +68,7 @@ def scan_as_loop(build: Builder, node: Node) -> Sequence[Value]:
     shared = capture(body, [length, *scanned, *outside])
     directions = node.attributes.get("scan_input_directions", (0,) * len(scanned))
     slices = [
-        inner("Gather", x, place_of(inner, step, shared[0], bool(is_backward)), axis=axis)
+        inner("Element", x, place_of(inner, step, shared[0], bool(is_backward)), domain=DOMAIN, axis=axis)
         for x, axis, is_backward in zip(shared[1:], axes, directions, strict=False)
     ]
     mapping = dict(zip(old.inputs, [*carried, *slices, *shared[1 + len(scanned) :]], strict=True))
