@@ -351,4 +351,4 @@ def cumulative(build: Builder, node: Node) -> Value:
     x = node.operand(0)
     lines, _ = split_at_axis(build, x, node.operand(1))
     result = build(node.op_type, lines, build.constant(1, INT64), **node.attributes)
-    return build("Reshape", result, build.ints(x.shape) if dims.all_static(x.shape) else build("Shape", x))
+    return build("Reshape", result, build("Shape", x), allowzero=1)
