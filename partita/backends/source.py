@@ -43,6 +43,7 @@ C_TYPES = {
     DType.UINT4: "uint8_t",
     DType.INT2: "int8_t",
     DType.UINT2: "uint8_t",
+    DType.STRING: "partita_string",
 }
 
 RESERVED = frozenset(
@@ -113,6 +114,7 @@ class RegionSource:
         self._names = Names()
         self.constants: dict[str, str] = {}  # table entries used so far -> members of the state
         self._constant_types: dict[str, str] = {}
+        self._strings: dict[str, int] = {}  # those that are strings -> how many
         self._reserved: dict[int, PlannedBuffer] = {}
 
     @property
@@ -131,6 +133,8 @@ class RegionSource:
             if name not in self.constants:
                 self.constants[name] = self._names.fresh(name)
                 self._constant_types[name] = C_TYPES[value.tensor.dtype]
+                if value.tensor.dtype is DType.STRING:
+                    self._strings[name] = int(dims.product(value.shape))
             return f"state->{self.constants[name]}"
         return self._memory(number, buffer)
 
@@ -200,6 +204,7 @@ class RegionSource:
     def state_struct(self, members: Iterable[str] = ()) -> str:
         """The definition of `struct <symbol>_state`; `members` are further declarations."""
         lines = [f"    const {self._constant_types[name]} *{member};" for name, member in self.constants.items()]
+        lines += [f"    partita_string {self.constants[name]}_unpacked[{n + 1}];" for name, n in self._strings.items()]
         lines += [f"    {member}" for member in members]
         if not lines:
             return ""
@@ -207,4 +212,10 @@ class RegionSource:
 
     def init_assignments(self) -> list[str]:
         """Statements of `<symbol>_init` that store the constants."""
-        return [f"    state->{member} = constants[{n}];" for n, member in enumerate(self.constants.values())]
+        lines = []
+        for place, (name, member) in enumerate(self.constants.items()):
+            given = f"constants[{place}]"
+            if name in self._strings:
+                given = f"partita_unpack({given}, state->{member}_unpacked, {self._strings[name]})"
+            lines.append(f"    state->{member} = {given};")
+        return lines

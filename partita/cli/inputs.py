@@ -12,7 +12,7 @@ import numpy as np
 from partita.cli.options import Shape, positive
 from partita.errors import InputError
 from partita.runtime import Program, Value
-from partita.runtime.data_types import numpy_dtype
+from partita.runtime.data_types import STRING, numpy_dtype
 from partita.runtime.table import Array
 
 _LARGEST = 1 << 34  # bytes: a random input larger than this is a mistake in a shape
@@ -96,11 +96,14 @@ def _sizes(program: Program, shapes: dict[str, Shape]) -> dict[int, int]:
 
 def _random(value: Value, sizes: dict[int, int], seed: int) -> Array:
     shape = tuple(extent if extent >= 0 else sizes.get(extent, 1) for extent in value.shape)
-    dtype = numpy_dtype(value.data_type)
+    is_string = value.data_type == STRING
+    dtype = np.dtype(np.int64) if is_string else numpy_dtype(value.data_type)
     if any(size < 0 for size in shape) or dtype.itemsize * np.prod(shape, dtype=float) > _LARGEST:
         raise InputError(f"a random input {value.name!r} of shape {shape} is not possible")
     # Each input has numbers of its own, whatever the order of the inputs.
     generator = np.random.default_rng([seed & 0xFFFFFFFF, zlib.crc32(value.name.encode(errors="replace"))])
+    if is_string:
+        return generator.integers(0, 100, shape).astype(str).astype(object)
     if dtype.kind in "iub" or dtype.name in ("int4", "uint4", "int2", "uint2"):
         return generator.integers(0, 2, shape).astype(dtype)
     return generator.standard_normal(shape).astype(dtype)

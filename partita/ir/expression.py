@@ -86,14 +86,14 @@ class Expr:
         return call("logical_or", self, other)
 
 
-Operand = Expr | int | float | bool
+Operand = Expr | int | float | bool | str
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Literal(Expr):
     """A number printed into the code: part of the program, never a weight."""
 
-    value: int | float | bool | complex
+    value: int | float | bool | complex | str
     dtype: DType
 
 
@@ -353,7 +353,7 @@ def highest(dtype: DType) -> float | int:
 def affine(expression: Expr) -> Any:
     """An affine view of index expressions: {Axis: coefficient, None: constant}, or None where it is not affine."""
     match expression:
-        case Literal(value=value):
+        case Literal(value=value) if not isinstance(value, str):
             return {None: int(value.real)}
         case Size(dim=dim):
             return {None: dim}

@@ -57,8 +57,8 @@ class DType(enum.Enum):
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element in memory."""
-        return self.numpy.itemsize
+        """Bytes of one element in memory; a string's is where it lies and its length, as `partita_string` has them."""
+        return 16 if self is DType.STRING else self.numpy.itemsize
 
     @property
     def is_float(self) -> bool:

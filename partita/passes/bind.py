@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 
+from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.graph import Attribute, Graph, Node, Parameter, Value
 from partita.ir.schema import NONDETERMINISTIC, STANDARD_DOMAINS
 from partita.ir.subgraph import copy_nodes
-from partita.ir.types import TensorType
+from partita.ir.types import DType, TensorType
 from partita.ir.write_onnx import write_onnx
 from partita.runtime import evaluate_bind_program
 
@@ -90,6 +91,8 @@ class BindProgram:
             else:
                 source = self.graph.add_input(value.name, value.type)
                 self.weights[value.name] = parameter
+                if value.tensor.dtype is DType.STRING:
+                    parameter.bake()  # its text decides how long the table's entry is
             self._computed[value.name] = source
         return self._computed[value.name]
 
@@ -138,6 +141,11 @@ class BindProgram:
         """Declares the table: the entries that functions asked for, and the outputs of `graph` that are parameters."""
         outputs = [value for value in graph.outputs if value.parameter is not None]
         for value in outputs:
+            if value.tensor.dtype is DType.STRING:
+                raise UnsupportedOperatorError(
+                    f"output {value.name!r} is a parameter of strings, which tables hold packed: put an Identity there"
+                )
+        for value in outputs:
             self._source(graph, value)
         self.entries = tuple(dict.fromkeys([*names, *(value.name for value in outputs)]))
         needed = _ancestors(self._computed[name] for name in self.entries)
@@ -174,12 +182,16 @@ class BindProgram:
 
 
 def _is_movable(node: Node) -> bool:
-    """Whether a node may run at bind time: it is a standard operator of known sizes, and gives the same every time."""
+    """Whether a node may run at bind time: it is a standard operator of known sizes, and gives the same every time.
+    Strings are made where they are used: C holds them in another form than tables do."""
     if node.domain not in STANDARD_DOMAINS or any(isinstance(a, Graph) for a in node.attributes.values()):
         return False
     if node.op_type in NONDETERMINISTIC:
         return False
-    return all(isinstance(o.type, TensorType) and dims.all_static(o.type.shape) for o in node.outputs)
+    return all(
+        isinstance(o.type, TensorType) and dims.all_static(o.type.shape) and o.type.dtype is not DType.STRING
+        for o in node.outputs
+    )
 
 
 def _holds(value: Value, constant: Parameter) -> bool:

@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 
 from partita.errors import ParameterError
-from partita.runtime.data_types import data_type_of, type_name
+from partita.runtime.data_types import fits, type_name
+from partita.runtime.strings import packed
 from partita.runtime.table import Array
 
 
 def value_digest(array: Array) -> str:
     """The digest by which a baked value is known: sha256 of its type, shape and bytes, in hexadecimal."""
-    dense = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    contents = packed(array)
+    dense = np.ascontiguousarray(contents, dtype=contents.dtype.newbyteorder("<"))
     digest = hashlib.sha256(f"{array.dtype.name}{list(array.shape)}".encode())
     digest.update(dense.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
@@ -61,7 +63,7 @@ def evaluate_bind_program(model: bytes, parameters: Mapping[str, Array]) -> dict
         entries.update(_evaluate(program, component, given))
     given |= _initializers(program)
     names = [output.name for output in program.graph.output]
-    return {name: entries[name] if name in entries else given[name] for name in names}
+    return {name: packed(entries[name] if name in entries else given[name]) for name in names}
 
 
 def _check_parameters(program: Any, parameters: Mapping[str, Array]) -> None:
@@ -72,7 +74,7 @@ def _check_parameters(program: Any, parameters: Mapping[str, Array]) -> None:
             problems.append(f"{item.name!r} is missing")
             continue
         array = parameters[item.name]
-        if data_type_of(array.dtype) != wanted.elem_type:
+        if not fits(array.dtype, wanted.elem_type):
             problems.append(f"{item.name!r} is {array.dtype}, expected {type_name(wanted.elem_type)}")
         shape = tuple(dim.dim_value for dim in wanted.shape.dim)
         if wanted.HasField("shape") and array.shape != shape:
@@ -82,8 +84,10 @@ def _check_parameters(program: Any, parameters: Mapping[str, Array]) -> None:
 
 
 def _native(array: Array) -> Array:
-    """The array in this machine's byte order: the very one, where it is in it already."""
+    """The array in this machine's byte order: the very one, where it is in it already. Strings as objects."""
     given = np.asarray(array)
+    if given.dtype.kind in "UST":
+        return given.astype(object)
     return given if given.dtype.isnative else given.astype(given.dtype.newbyteorder("="))
 
 

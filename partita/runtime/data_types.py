@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -99,6 +100,21 @@ _SAFETENSORS_NAMES = {
 }
 
 
+STRING = 8
+"""TensorProto.STRING: an element is a `partita_string` in C, a str in Python. Tables hold such tensors packed."""
+
+
+def fits(dtype: np.dtype[Any], data_type: int) -> bool:
+    """Whether arrays of a dtype can be tensors of an ONNX element type; strings may be in arrays of objects.
+
+    Raises:
+        ParameterError: ONNX has no such type, or it has no fixed size.
+    """
+    if data_type == STRING:
+        return dtype.kind in "OUST"
+    return data_type_of(dtype) == data_type
+
+
 @cache
 def numpy_dtype(data_type: int) -> np.dtype[np.generic]:
     """The dtype of an ONNX element type.
@@ -136,7 +152,7 @@ def data_type_of(dtype: np.dtype[np.generic]) -> int:
 def type_name(data_type: int) -> str:
     """A type's name as NumPy says it, for messages: "float32"."""
     known = _name_of(data_type)
-    return known[1] if known else f"element type {data_type}"
+    return known[1] if known else "string" if data_type == STRING else f"element type {data_type}"
 
 
 def element_bytes(data_type: int) -> int:

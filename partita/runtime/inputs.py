@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from partita.errors import InputError, ParameterError
-from partita.runtime.data_types import data_type_of, type_name
+from partita.runtime.data_types import fits, type_name
 from partita.runtime.program import Program, Value
 from partita.runtime.table import Array
 
@@ -49,11 +49,11 @@ def _expected(program: Program, value: Value) -> str:
 def _array_problems(program: Program, value: Value, given: Any, bound: dict[int, tuple[int, str]]) -> Iterable[str]:
     try:
         array = np.asarray(given)
-        fits = data_type_of(array.dtype) == value.data_type
+        is_of_type = fits(array.dtype, value.data_type)
     except (ParameterError, ValueError, TypeError):
         yield f"input {value.name!r} is a {type(given).__name__}, expected {_expected(program, value)}"
         return
-    if not fits or array.ndim != len(value.shape):
+    if not is_of_type or array.ndim != len(value.shape):
         yield f"input {value.name!r} is {array.dtype}{array.shape}, expected {_expected(program, value)}"
         return
     for axis, (size, extent) in enumerate(zip(array.shape, value.shape, strict=True)):

@@ -15,9 +15,10 @@ import numpy as np
 
 from partita.errors import ExecutionError, InputError
 from partita.runtime import library as c
-from partita.runtime.data_types import data_type_of, numpy_dtype
+from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
 from partita.runtime.inputs import as_given, check_inputs
 from partita.runtime.program import Program, Value
+from partita.runtime.strings import is_strings, records, strings_of
 from partita.runtime.table import Array
 
 _REMEMBERED = 64  # input shapes whose output shapes are remembered
@@ -95,6 +96,7 @@ class Instance:
         ]
         self._static_shapes = [slot.shape for slot in self._output_slots]
         self._is_static = None not in self._static_shapes
+        self._gives_strings = any(slot.is_string for slot in self._output_slots)
         self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
 
     def _slot(self, value: Value, tensor: c.Tensor) -> _Slot:
@@ -132,7 +134,7 @@ class Instance:
                 if shape is None:
                     slot.tensor.data = None
                     continue
-                result = np.empty(shape, slot.dtype)
+                result = np.empty((*shape, 2) if slot.is_string else shape, slot.dtype)
                 if slot.shape is None:
                     slot.tensor.shape[: len(shape)] = shape
                 slot.tensor.data = address(result)
@@ -140,6 +142,12 @@ class Instance:
             status = self._library.run(handle, self._input_address, self._output_address)
             if status:
                 self._raise(status, inputs)
+            if self._gives_strings:
+                results = {
+                    s.name: strings_of(results[s.name]) if s.is_string else results[s.name]
+                    for s in self._output_slots
+                    if s.name in results
+                }
             return results if len(results) == len(self._output_slots) else self._collect(arrays, results)
 
     def _take(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -150,7 +158,10 @@ class Instance:
             check_inputs(self._program, inputs)
         for slot in slots:
             array = inputs.get(slot.name)
-            if (
+            if slot.is_string:
+                check_inputs(self._program, inputs)
+                array = records(array)
+            elif (
                 array.__class__ is not np.ndarray
                 or array.dtype != slot.dtype
                 or not array.flags.c_contiguous
@@ -159,7 +170,7 @@ class Instance:
                 check_inputs(self._program, inputs)
                 array = as_given(inputs[slot.name], slot.dtype)
             if slot.shape is None:
-                slot.tensor.shape[: slot.rank] = array.shape
+                slot.tensor.shape[: slot.rank] = array.shape[: slot.rank]
             slot.tensor.data = address(array)
             arrays.append(array)
         return arrays
@@ -172,8 +183,7 @@ class Instance:
     def _collect(self, arrays: Sequence[Array], results: Mapping[str, Array]) -> dict[str, Array]:
         """Copies outputs out of the instance's memory, and remembers the shapes that inputs decide."""
         collected = {
-            slot.name: results[slot.name] if slot.name in results else _copy(slot.tensor, slot.dtype)
-            for slot in self._output_slots
+            slot.name: results[slot.name] if slot.name in results else _copy(slot.tensor) for slot in self._output_slots
         }
         if len(self._shapes) >= _REMEMBERED:
             self._shapes.clear()
@@ -226,19 +236,15 @@ class Instance:
         tensors = (c.Tensor * max(1, len(values)))()
         kept = []
         for value, array, tensor in zip(values, arrays, tensors, strict=False):
-            kept.append(as_given(array, numpy_dtype(value.data_type)))
-            if kept[-1].ndim > c.MAX_RANK:
-                raise InputError(f"{described.symbol}: input {value.name!r} has rank {kept[-1].ndim}")
-            _describe(tensor, kept[-1])
+            if np.ndim(array) > c.MAX_RANK:
+                raise InputError(f"{described.symbol}: input {value.name!r} has rank {np.ndim(array)}")
+            kept.append(_describe(tensor, np.asarray(array), value.data_type))
         with self._lock:
             status = self._library.run_region(self._opened(), region, tensors)
             if status:
                 self._raise(status, None)
             first = len(described.inputs)
-            return tuple(
-                _copy(tensor, numpy_dtype(value.data_type))
-                for value, tensor in list(zip(values, tensors, strict=False))[first:]
-            )
+            return tuple(_copy(tensor) for tensor in list(tensors)[first : len(values)])
 
     def spent(self, region: int, kernels: int) -> list[int]:
         """What each kernel of a region took since the last call of this, in nanoseconds; zeros if it does not tell."""
@@ -270,8 +276,9 @@ class Instance:
         if data_type_of(dense.dtype) != value.data_type:
             raise ExecutionError(f"the engine computed {value.name!r} as {dense.dtype}")
         if not tensor.data:
-            self._engine_results.append(dense)  # read by C when the callback has returned
-            _describe(tensor, dense)
+            self._engine_results.append(
+                _describe(tensor, dense, value.data_type)
+            )  # read when the callback has returned
         elif dense.shape != tuple(tensor.shape[: tensor.rank]):
             expected = tuple(tensor.shape[: tensor.rank])
             raise ExecutionError(f"the engine computed {value.name!r} with shape {dense.shape}, expected {expected}")
@@ -321,22 +328,29 @@ def _call_engine(
 class _Slot:
     """An input or an output, with what a call needs of it."""
 
-    __slots__ = ("depends_on_data", "dtype", "name", "rank", "shape", "tensor")
+    __slots__ = ("depends_on_data", "dtype", "is_string", "name", "rank", "shape", "tensor")
 
     def __init__(self, value: Value, tensor: c.Tensor, shape: tuple[int, ...] | None, depends_on_data: bool) -> None:
         self.name = value.name
-        self.dtype = numpy_dtype(value.data_type)
+        self.is_string = value.data_type == STRING
+        self.dtype = np.dtype(np.int64) if self.is_string else numpy_dtype(value.data_type)  # strings: of their records
         self.rank = len(value.shape)
         self.shape = shape  # None where it is symbolic
         self.tensor = tensor
         self.depends_on_data = depends_on_data
 
 
-def _describe(tensor: c.Tensor, array: Array) -> None:
-    tensor.data = address(array)
-    tensor.data_type = data_type_of(array.dtype)
+def _describe(tensor: c.Tensor, array: Array, wanted: int) -> Array:
+    """Tells C of an array that should be of an element type; gives what must live as long as C reads it."""
+    if wanted == STRING and is_strings(array):
+        dense, tensor.data_type = records(array), STRING
+    else:
+        dense = as_given(array, array.dtype if wanted == STRING else numpy_dtype(wanted))
+        tensor.data_type = data_type_of(dense.dtype)
+    tensor.data = address(dense)
     tensor.rank = array.ndim
     tensor.shape[: array.ndim] = array.shape
+    return dense
 
 
 def _view(tensor: c.Tensor) -> Array:
@@ -350,8 +364,10 @@ def _view(tensor: c.Tensor) -> Array:
     return memory.view(dtype).reshape(shape)
 
 
-def _copy(tensor: c.Tensor, dtype: np.dtype[np.generic]) -> Array:
-    result = np.empty(tuple(tensor.shape[: tensor.rank]), dtype)
+def _copy(tensor: c.Tensor) -> Array:
+    shape = tuple(tensor.shape[: tensor.rank])
+    is_string = tensor.data_type == STRING
+    result = np.empty((*shape, 2), np.int64) if is_string else np.empty(shape, numpy_dtype(tensor.data_type))
     if result.nbytes:
         ctypes.memmove(result.ctypes.data, tensor.data, result.nbytes)
-    return result
+    return strings_of(result) if is_string else result

@@ -15,6 +15,7 @@ from partita.ir.graph import Graph, Node
 from partita.ir.operators.control_flow import is_control
 from partita.ir.operators.registry import definition
 from partita.ir.region import Region
+from partita.ir.types import DType, TensorType
 from partita.passes.fuse import is_pointwise
 from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule
@@ -74,7 +75,10 @@ def _reads_own_element(node: Node, value: object) -> bool:
 def is_view(node: Node) -> bool:
     """Whether a node's result is its operand under another shape."""
     operator = definition(node)
-    return operator is not None and operator.is_view and body_of(node) is None
+    if operator is None or not operator.is_view or body_of(node) is not None:
+        return False
+    # A table's strings are packed: what is handed out is made from them.
+    return not isinstance(node.output.type, TensorType) or node.output.type.dtype is not DType.STRING
 
 
 BACKEND: Callable[[], Backend] = CpuBackend

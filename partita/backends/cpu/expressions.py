@@ -11,7 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from partita.backends.source import C_TYPES, Names
+from partita.backends.source import C_TYPES, Names, c_string
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Call, Cast, Expr, Index, Literal, Load, Reduce, Size, affine, children, walk
@@ -74,6 +74,11 @@ class ExpressionPrinter:
         self.uses: Counter[Expr] = Counter()
         self.used: set[object] = set()  # values whose pointer the text mentions
         self.checks_indices = False
+        self.makes_strings = False
+
+    @property
+    def can_fail(self) -> bool:
+        return self.checks_indices or self.makes_strings
 
     def count(self, *roots: Expr) -> None:
         """Notes how often each subexpression is used, to name what is used twice."""
@@ -118,6 +123,14 @@ class ExpressionPrinter:
                 return self.size(dim)
             case Load():
                 return self._load(expression, scope, named)
+            case Cast(argument=argument, dtype=dtype) if DType.STRING in (argument.dtype, dtype):
+                self.makes_strings = True  # or reads numbers, which may be none
+                text = self.render(argument, scope, named=named)
+                return rounded(string_conversion(text, argument.dtype, dtype), dtype)
+            case Call(function="string_concat", arguments=arguments):
+                self.makes_strings = True
+                first, second = (self.render(part, scope, named=named) for part in arguments)
+                return f"partita_string_concat(call, status, {first}, {second})"
             case Cast(argument=argument, dtype=dtype, saturate=saturate):
                 return conversion(self.render(argument, scope, named=named), argument.dtype, dtype, saturate)
             case Call(function="select", arguments=(condition, first, second)):
@@ -261,7 +274,9 @@ def is_guard(condition: Expr) -> bool:
     return True
 
 
-def literal(value: float | int | bool | complex, dtype: DType) -> str:
+def literal(value: float | int | bool | complex | str, dtype: DType) -> str:
+    if isinstance(value, str):
+        return f"((partita_string){{{c_string(value)}, {len(value.encode('utf-8', 'surrogateescape'))}}})"
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if dtype.is_float:
@@ -313,6 +328,8 @@ def rounded(text: str, dtype: DType) -> str:
 
 def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) -> str:
     """One scalar function of operands of type `dtype`."""
+    if dtype is DType.STRING and function in ("eq", "ne"):
+        return f"({'!' if function == 'ne' else ''}partita_string_equal({texts[0]}, {texts[1]}))"
     if function in COMPARE:
         return f"({texts[0]} {COMPARE[function]} {texts[1]})"
     if function in LOGIC:
@@ -353,6 +370,22 @@ def conversion(text: str, source: DType, target: DType, saturate: bool) -> str:
         wide = "double" if source is DType.FLOAT64 else "float"
         return f"partita_{short_name(target)}_from_{wide}({text})"
     return f"partita_{short_name(target)}_wrap({text})" if target.bits < 8 else f"(({C_TYPES[target]})({text}))"
+
+
+def string_conversion(text: str, source: DType, target: DType) -> str:
+    """A Cast to or from strings; a string that says no number fails the run."""
+    if target is DType.STRING:
+        if source in (DType.FLOAT64, DType.BOOL):
+            return f"partita_string_from_{short_name(source)}(call, status, {text})"
+        if source.is_float:
+            return f"partita_string_from_float32(call, status, {text})"
+        kind = "int64" if source.is_signed else "uint64"
+        return f"partita_string_from_{kind}(call, status, {text})"
+    if target.is_float:
+        number = f"partita_string_to_float64(call, status, {text})"
+        return number if target is DType.FLOAT64 else f"(float){number}"
+    number = f"partita_string_to_{'int64' if target.is_signed else 'uint64'}(call, status, {text})"
+    return f"({number} != 0)" if target is DType.BOOL else f"(({C_TYPES[target]}){number})"
 
 
 def accumulate(combine: str, total: str, term: str, dtype: DType) -> str:

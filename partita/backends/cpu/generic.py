@@ -131,6 +131,8 @@ def is_vectorizable(expression: Expr) -> bool:
     slow = LIBM - {"sqrt", "floor", "ceil", "rint"} | {"pow", "fmod", "mod", "checked_index"}
 
     def is_slow(e: Expr) -> bool:
+        if e.dtype is DType.STRING:
+            return True
         if not isinstance(e, Call):
             return isinstance(e, Reduce)
         vectorized = e.function in VECTORIZED and e.dtype is not DType.FLOAT64

@@ -154,7 +154,7 @@ class KernelWriter:
             self.uses_extents,
             self.uses_workspace,
             self.uses_shared,
-            self.printer.checks_indices,
+            self.printer.can_fail,
             self.helpers,
             frozenset(self.blocks),
         )
@@ -168,7 +168,7 @@ class KernelWriter:
             declared.append("const int64_t *extents")
         if self.uses_shared:
             declared.append("char *shared")
-        if self.printer.checks_indices:
+        if self.printer.can_fail:
             declared += ["const partita_call *call", "int32_t *status"]
         lines = ["    void *const *pointers = argument;"]
         return lines + [f"    {text} = pointers[{place}];" for place, text in enumerate(declared)]

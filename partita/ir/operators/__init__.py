@@ -23,6 +23,7 @@ from partita.ir.operators import (
     shape,
     signal,
     sorting,
+    strings,
     training,
     transposed,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "shape",
     "signal",
     "sorting",
+    "strings",
     "training",
     "transposed",
 ]

@@ -40,6 +40,7 @@ typedef struct partita_binder {
 } partita_binder;
 
 typedef struct partita_pool partita_pool;
+typedef struct partita_text partita_text; /* blocks of strings' bytes */
 
 struct partita_instance {
     const partita_model *model;
@@ -63,6 +64,8 @@ struct partita_instance {
     const void **read;       /* per input: where to read it */
     partita_slot *slots;     /* per region */
     int all_ready;
+    partita_text *text;        /* what the strings of this run, or of the last one, are made of */
+    pthread_mutex_t text_lock; /* tasks of one region may make strings at the same time */
     partita_services services;
     partita_pool *pool;
     partita_engine engine;
@@ -77,6 +80,10 @@ void *partita_allocate(int64_t bytes); /* aligned to PARTITA_ALIGNMENT; free() r
 /* Gives the block at least `bytes`; what it held is lost when it grows. */
 partita_status partita_grow(partita_instance *instance, partita_block *block, int64_t bytes);
 partita_status partita_lookup_locked(partita_instance *instance, int32_t region);
+
+/* text.c */
+char *partita_text_of(const partita_call *call, int64_t bytes);
+void partita_free_text(partita_text *text);
 
 /* shapes.c */
 int64_t partita_element_bytes(int32_t data_type); /* 0: no such type, or one without a size */

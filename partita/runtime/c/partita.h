@@ -51,6 +51,14 @@ typedef struct partita_tensor {
     int64_t shape[PARTITA_MAX_RANK]; /* elements */
 } partita_tensor;
 
+/* An element of a tensor of strings (TensorProto.STRING): UTF-8, not terminated; `data` is never NULL. What an output's
+ * strings point to is the instance's, valid until its next run; or an input's strings, or the table, where the model
+ * hands these through. */
+typedef struct partita_string {
+    const char *data;
+    int64_t bytes;
+} partita_string;
+
 typedef struct partita_instance partita_instance;
 typedef struct partita_call partita_call;
 
@@ -76,6 +84,9 @@ typedef struct partita_services {
     /* The same, but what the buffer held since it was last reserved or extended in this run stays there: `bytes` is the
      * new size, and memory grows in proportion. The first call in a run gives a buffer without content. */
     void *(*extend)(const partita_call *call, int32_t buffer, int64_t bytes);
+    /* Memory for a string's bytes, not aligned, valid until the end of the instance's next run. Tasks may call it. NULL
+     * when there is none, with the error recorded. */
+    char *(*text)(const partita_call *call, int64_t bytes);
     int32_t threads; /* how many `parallel` may use, this one included */
     /* Where a region is profiled: kernel 0, 1, ... is done, after what was done last; -1: the region starts. */
     void (*done)(const partita_call *call, int32_t kernel);

@@ -286,7 +286,10 @@ static partita_status run_locked(partita_instance *instance, const partita_tenso
 partita_status partita_run(partita_instance *instance, const partita_tensor *inputs, partita_tensor *outputs) {
     pthread_mutex_lock(&instance->lock);
     instance->error[0] = 0;
+    partita_text *spent = instance->text; /* inputs may be strings of the last run */
+    instance->text = NULL;
     const partita_status status = run_locked(instance, inputs, outputs);
+    partita_free_text(spent);
     pthread_mutex_unlock(&instance->lock);
     return status;
 }
@@ -330,7 +333,10 @@ static partita_status region_locked(partita_instance *instance, int32_t index, p
 partita_status partita_run_region(partita_instance *instance, int32_t region, partita_tensor *arguments) {
     pthread_mutex_lock(&instance->lock);
     instance->error[0] = 0;
+    partita_text *spent = instance->text; /* inputs may be strings of the last run */
+    instance->text = NULL;
     const partita_status status = region_locked(instance, region, arguments);
+    partita_free_text(spent);
     pthread_mutex_unlock(&instance->lock);
     return status;
 }

@@ -177,6 +177,8 @@ static void destroy(partita_instance *instance) {
     partita_unmap_parameters(&instance->mapping);
     pthread_mutex_destroy(&instance->lock);
     pthread_mutex_destroy(&instance->error_lock);
+    partita_free_text(instance->text);
+    pthread_mutex_destroy(&instance->text_lock);
     free(instance);
 }
 
@@ -210,7 +212,7 @@ static partita_status set_up(partita_instance *instance, const partita_options *
     const int32_t threads = partita_thread_count(options->threads);
     instance->services = (partita_services){
         .parallel = partita_parallel, .fail = service_fail, .reserve = service_reserve, .extend = service_extend,
-        .threads = threads, .done = partita_done};
+        .text = partita_text_of, .threads = threads, .done = partita_done};
     partita_status status = find_constants(instance, options);
     if (!status && model->symbol_count == 0) {
         status = partita_derive(instance);
@@ -243,6 +245,7 @@ partita_status partita_open(const partita_model *model, const partita_options *o
     made->model = model;
     pthread_mutex_init(&made->lock, NULL);
     pthread_mutex_init(&made->error_lock, NULL);
+    pthread_mutex_init(&made->text_lock, NULL);
     const partita_status status = set_up(made, &known);
     if (status) {
         if (message && message_bytes)

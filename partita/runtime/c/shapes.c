@@ -5,8 +5,8 @@
 #include "partita_size.h"
 
 int64_t partita_element_bytes(int32_t data_type) {
-    /* By TensorProto.DataType; types below a byte take one. 8 is STRING, which has no size. */
-    static const int8_t sizes[] = {0, 4, 1, 1, 2, 2, 4, 8, 0, 1, 2, 8, 4, 8, 8, 16, 2, 1, 1,
+    /* By TensorProto.DataType; types below a byte take one. 8 is STRING: a partita_string. */
+    static const int8_t sizes[] = {0, 4, 1, 1, 2, 2, 4, 8, sizeof(partita_string), 1, 2, 8, 4, 8, 8, 16, 2, 1, 1,
                                    1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
     return data_type > 0 && data_type < (int32_t)sizeof sizes ? sizes[data_type] : 0;
 }
