@@ -67,10 +67,10 @@ class _Layout:
             return None
         if node.op_type == "Conv":
             return self._convolution if self._is_convolution(node) else None
+        if node.op_type in ("MaxPool", "AveragePool") and self._is_wide(node.operand(0)):
+            return self._pool
         if not any(value in self.blocked for value in node.operands):
             return None
-        if node.op_type in ("MaxPool", "AveragePool"):
-            return self._pool
         if node.op_type in GLOBAL:
             return self._global_pool
         if node.op_type == "Concat":
@@ -134,6 +134,11 @@ class _Layout:
         return build(
             choice.op_type, source, choice.weights(), choice.bias(), domain=DOMAIN, **attributes, **choice.attributes
         )
+
+    def _is_wide(self, value: Value) -> bool:
+        """Whether a value has channels enough to be worth blocking where it is not: a pool of vectors saves more than
+        the conversion takes."""
+        return value in self.blocked or (_is_image(value) and value.shape[1] >= self.block)
 
     def _pool(self, node: Node) -> Value:
         """A pool whose window has a third axis, of one lane."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Index, call, load, reduce, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, call, load, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis, upgrades
@@ -36,6 +36,9 @@ def batch_normalization(build: Builder, node: Node) -> list[Value]:
     return [build("Add", build("Mul", x, factor), shift), *running]
 
 
+FEW_CHANNELS = 16  # in a window: the sum over so many is written out
+
+
 @computes("LRN")
 def local_response_normalization(node: Node) -> Computation:
     """`x / (bias + alpha / size * sum of squares over nearby channels) ^ beta`."""
@@ -45,12 +48,36 @@ def local_response_normalization(node: Node) -> Computation:
     bias = node.attributes.get("bias", 1.0)
     axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(x.shape))
     i = [Index(axis) for axis in axes]
-    near = Axis("k", width)
-    channel = i[1] + Index(near) - (width - 1) // 2
-    value = load(x, i[0], channel, *i[2:])
-    inside = (channel >= 0) & (channel < size(x.shape[1]))
-    total = reduce("sum", [near], select(inside, value * value, 0), 0)
-    return Computation(axes, load(x, *i) / call("pow", total * (alpha / width) + bias, beta))
+
+    def square(offset: int | Expr) -> Expr:
+        channel = i[1] + offset
+        value = load(x, i[0], channel, *i[2:])
+        return select((channel >= 0) & (channel < size(x.shape[1])), value * value, 0)
+
+    first = -((width - 1) // 2)
+    if width <= FEW_CHANNELS:
+        total = square(first)
+        for offset in range(first + 1, first + width):
+            total = total + square(offset)
+    else:
+        near = Axis("k", width)
+        total = reduce("sum", [near], square(Index(near) + first), 0)
+    return Computation(axes, load(x, *i) / _power(total * (alpha / width) + bias, beta))
+
+
+def _power(base: Expr, exponent: float) -> Expr:
+    """A power; of quarters by square roots, which are exact to the last digit and fast."""
+    root = call("sqrt", base)
+    match exponent:
+        case 0.25:
+            return call("sqrt", root)
+        case 0.5:
+            return root
+        case 0.75:
+            return root * call("sqrt", root)
+        case 1.0:
+            return base
+    return call("pow", base, exponent)
 
 
 @infers("BatchNormalization")
