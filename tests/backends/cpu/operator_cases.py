@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from harness import Array
 from hypothesis import strategies as st
 
@@ -268,113 +267,6 @@ def product(draw: Draw) -> Case:
     return Case("y = MatMul(x, z)", {"x": x}, {"z": z}) if flag(draw) else Case("y = MatMul(x, z)", {"x": x, "z": z})
 
 
-@st.composite
-def convolution(draw: Draw) -> Case:
-    """Conv and ConvTranspose of any rank, against PyTorch."""
-    rank, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
-    inner, outer = draw(st.integers(1, 4)), draw(st.integers(1, 4))
-    size = [draw(st.integers(1, 9 if rank < 3 else 5)) for _ in range(rank)]
-    kernel, strides, dilations = ([draw(st.integers(1, most)) for _ in range(rank)] for most in (4, 3, 2))
-    batch, is_transposed = draw(st.integers(1, 2)), flag(draw)
-    if not is_transposed:
-        pads = [draw(st.integers(0, 2)) for _ in range(rank)]
-        size = [max(n, d * (k - 1) + 1 - 2 * p) for n, d, k, p in zip(size, dilations, kernel, pads, strict=True)]
-        x, w = numbers(draw, [batch, group * inner, *size]), numbers(draw, [group * outer, inner, *kernel])
-        more = ""
-        function = getattr(torch.nn.functional, f"conv{rank}d")
-        further = {}
-    else:
-        pads = [draw(st.integers(0, d * (k - 1) // 2)) for d, k in zip(dilations, kernel, strict=True)]
-        extra = [draw(st.integers(0, max(s, d) - 1)) for s, d in zip(strides, dilations, strict=True)]
-        x, w = numbers(draw, [batch, group * inner, *size]), numbers(draw, [group * inner, outer, *kernel])
-        more = f", output_padding = {extra}"
-        function = getattr(torch.nn.functional, f"conv_transpose{rank}d")
-        further = {"output_padding": extra}
-    bias = numbers(draw, [group * outer])
-    attributes = f"strides = {strides}, dilations = {dilations}, pads = {pads + pads}, group = {group}{more}"
-    result = function(
-        *map(torch.from_numpy, (x, w, bias)), stride=strides, padding=pads, dilation=dilations, groups=group, **further
-    )
-    name = "ConvTranspose" if is_transposed else "Conv"
-    return Case(f"y = {name} <{attributes}> (x, w, b)", {"x": x}, {"w": w, "b": bias}, wanted=[result.numpy()])
-
-
-@st.composite
-def image(draw: Draw) -> Case:
-    """Pools and what undoes them."""
-    kernel, strides = ([draw(st.integers(1, 3)) for _ in range(2)] for _ in range(2))
-    x = numbers(draw, [draw(st.integers(1, 2)), draw(SOME), *(draw(st.integers(3, 9)) for _ in range(2))])
-    window = f"kernel_shape = {kernel}, strides = {strides}"
-    match draw(st.sampled_from(["MaxPool", "AveragePool", "MaxUnpool", "Col2Im", "AffineGrid"])):
-        case "MaxUnpool":
-            y, places = torch.nn.functional.max_pool2d(torch.from_numpy(x), kernel, kernel, return_indices=True)
-            offsets = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1, 1) * (x.shape[2] * x.shape[3])
-            full = torch.nn.functional.max_unpool2d(y, places, kernel, kernel, output_size=x.shape[2:]).numpy()
-            cut = [size // k * k for size, k in zip(x.shape[2:], kernel, strict=True)]
-            inner = np.ascontiguousarray(full[:, :, : cut[0], : cut[1]])
-            row, column = places.numpy() // x.shape[3], places.numpy() % x.shape[3]
-            indices = offsets // (x.shape[2] * x.shape[3]) * (cut[0] * cut[1]) + row * cut[1] + column
-            return Case(
-                f"y = MaxUnpool <kernel_shape = {kernel}, strides = {kernel}> (x, i)",
-                {"x": y.numpy(), "i": indices},
-                wanted=[inner],
-            )
-        case "Col2Im":
-            columns = torch.nn.functional.unfold(torch.from_numpy(x), kernel, stride=strides, padding=1)
-            folded = torch.nn.functional.fold(columns, x.shape[2:], kernel, stride=strides, padding=1)
-            sizes = {"s": np.array(x.shape[2:]), "b": np.array(kernel)}
-            text = f"y = Col2Im <strides = {strides}, pads = [1, 1, 1, 1]> (x, s, b)"
-            return Case(text, {"x": columns.numpy()}, sizes, wanted=[folded.numpy()])
-        case "AffineGrid":
-            theta, align = numbers(draw, [x.shape[0], 2, 3]), flag(draw)
-            grid = torch.nn.functional.affine_grid(torch.from_numpy(theta), list(x.shape), bool(align)).numpy()
-            return Case(
-                f"y = AffineGrid <align_corners = {align}> (t, s)",
-                {"t": theta},
-                {"s": np.array(x.shape)},
-                wanted=[grid],
-            )
-        case name:
-            return Case(f"y = {name} <{window}, ceil_mode = {flag(draw)}> (x)", {"x": x})
-
-
-# ---------------------------------------------------------------------- signals
-
-
-@st.composite
-def signal(draw: Draw) -> Case:
-    """Transforms of any length, in any direction, against NumPy."""
-    points = draw(st.sampled_from([1, 2, 3, 4, 5, 8, 12, 13, 15, 16, 17, 27, 32, 49, 60, 64, 97, 128]))
-    kind = draw(st.sampled_from(["forward", "inverse", "onesided", "real inverse", "cut", "window"]))
-    x = numbers(draw, [2, points, 2, 2])
-    values = x[..., 0].astype(np.float64) + 1j * x[..., 1]
-    axis = {"a": np.array(1)}
-    match kind:
-        case "onesided":
-            result = np.fft.rfft(values.real, axis=1)
-            x = x[..., :1]
-            return Case("y = DFT <onesided = 1> (x, , a)", {"x": x}, axis, wanted=[_parts(result)])
-        case "real inverse":
-            length = 2 * points - 1
-            result = np.fft.irfft(values, length, axis=1)[..., None].astype(np.float32)
-            weights = {**axis, "n": np.array(length)}
-            return Case("y = DFT <onesided = 1, inverse = 1> (x, n, a)", {"x": x}, weights, wanted=[result])
-        case "cut":
-            length = draw(st.integers(1, 40))
-            given = {"n": np.array(length)}
-            result = _parts(np.fft.fft(values, length, axis=1))
-            return Case("y = DFT(x, n, a)", {"x": x, **given, **axis}, wanted=[result])
-        case "window":
-            name = draw(st.sampled_from(["Hann", "Hamming", "Blackman"]))
-            return Case(f"y = {name}Window <periodic = {flag(draw)}> (n)", {"n": np.array(points + 1)})
-    result = np.fft.ifft(values, axis=1) if kind == "inverse" else np.fft.fft(values, axis=1)
-    return Case(f"y = DFT <inverse = {int(kind == 'inverse')}> (x, , a)", {"x": x}, axis, wanted=[_parts(result)])
-
-
-def _parts(values: Array) -> Array:
-    return np.stack([values.real, values.imag], -1).astype(np.float32)
-
-
 FAMILIES = {
     "elementwise": elementwise(),
     "movement": movement(),
@@ -384,7 +276,4 @@ FAMILIES = {
     "long lines": many(),
     "boxes": boxes(),
     "products": product(),
-    "convolutions": convolution(),
-    "images": image(),
-    "signals": signal(),
 }

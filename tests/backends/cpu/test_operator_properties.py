@@ -6,9 +6,11 @@ import pytest
 from batch import Batch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from operator_cases import FAMILIES
+from operator_cases import FAMILIES as OPERATORS
+from window_cases import FAMILIES as WINDOWS
 
-CASES = 24  # compiled together
+CASES = 16  # compiled together
+FAMILIES = {**OPERATORS, **WINDOWS}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -19,7 +21,7 @@ def test_operators_at_any_size(family):
               suppress_health_check=list(HealthCheck))  # fmt: skip
     @given(cases)
     def check(drawn):
-        batch = Batch()
+        batch = Batch(opset=27)
         for case in drawn:
             batch.add(case.text, case.inputs, case.weights, case.outputs, case.wanted)
         batch.check()
