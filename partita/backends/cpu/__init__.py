@@ -8,7 +8,7 @@ from partita.backends.base import Accept, Backend, Claim, Reject
 from partita.backends.cpu import kernels, lower
 from partita.backends.cpu.emit import emit_module
 from partita.backends.cpu.kernel import body_of, members
-from partita.backends.cpu.target import vector_width
+from partita.backends.cpu.target import target_of
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node
@@ -31,7 +31,7 @@ class CpuBackend(Backend):
         return Accept() if problem is None else Reject(problem)
 
     def lower(self, body: Graph) -> None:
-        lower.lower(body, vector_width(self.mcpu))
+        lower.lower(body, target_of(self.mcpu))
 
     def views(self, node: Node) -> Mapping[int, int]:
         return {0: 0} if is_view(node) else {}
@@ -57,7 +57,7 @@ class CpuBackend(Backend):
         return kernels.workspace(node)
 
     def emit(self, regions: Sequence[Region], plan: MemoryPlan) -> CSourceModule:
-        return emit_module(self.name, regions, plan, is_view)
+        return emit_module(self.name, regions, plan, target_of(self.mcpu), is_view)
 
 
 def _reads_own_element(node: Node, value: object) -> bool:

@@ -14,7 +14,6 @@ from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.generic import composed
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
-from partita.backends.cpu.pack_weights import SUMS
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Load, compute, load, replace_indices, substitute
 from partita.ir.graph import Node, Value
@@ -162,7 +161,7 @@ class DirectKernel(BlockedKernel):
         rows, columns = self.padded_size if self.is_padded else (x.shape[2], x.shape[3])
         self.is_flat = (rows, columns) == (self.height, self.width) and self.view.kernel == (1, 1)
         length = self.height * self.width if self.is_flat else self.width
-        count = -(-length // (SUMS // self.panels))
+        count = -(-length // (writer.target.sums // self.panels))
         self.pixels = -(-length // count)
         self.strip = min(length, self.pixels * max(1, STRIP // self.pixels))
         batch, panel = self.result.axes[0], Axis("panel", w.shape[0])

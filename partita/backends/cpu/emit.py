@@ -9,6 +9,7 @@ from partita.backends.cpu.calls import KernelCalls
 from partita.backends.cpu.control import ControlFlow
 from partita.backends.cpu.kernel import Kernel, KernelWriter
 from partita.backends.cpu.kernels import write_kernel
+from partita.backends.cpu.target import Target
 from partita.backends.source import RegionSource, c_string, comment
 from partita.ir.graph import Graph, Node
 from partita.ir.operators.control_flow import is_control
@@ -24,14 +25,16 @@ INCLUDES = "#include <string.h>\n" + "".join(
 )
 
 
-def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_view: object) -> CSourceModule:
+def emit_module(
+    backend: str, regions: Sequence[Region], plan: MemoryPlan, target: Target, is_view: object
+) -> CSourceModule:
     """The C of all regions of the host."""
     units: list[Unit] = []
     functions = []
     kernels = {}
     for region in regions:
         source = RegionSource(region, plan)
-        emitted = _Region(region, plan, source, is_view)
+        emitted = _Region(region, plan, target, source, is_view)
         units += emitted.units()
         kernels[region.symbol] = tuple(emitted.kernels.notes)
         functions.append(source.function)
@@ -40,9 +43,10 @@ def emit_module(backend: str, regions: Sequence[Region], plan: MemoryPlan, is_vi
 
 
 class _Region:
-    def __init__(self, region: Region, plan: MemoryPlan, source: RegionSource, is_view: object) -> None:
+    def __init__(self, region: Region, plan: MemoryPlan, target: Target, source: RegionSource, is_view: object) -> None:
         self.region = region
         self.plan = plan
+        self.target = target
         self.source = source
         self.is_view = is_view
         self.kernels = KernelCalls(source, INCLUDES)
@@ -65,7 +69,7 @@ class _Region:
                 lines += self.control.statements(node)
             elif not self.is_view(node):  # type: ignore[operator]
                 lines += self.source.reserve_for(node)
-                lines += self.kernels.call(node, _kernel(node, self.plan))
+                lines += self.kernels.call(node, _kernel(node, self.plan, self.target))
         return lines
 
     def _observe(self, node: Node) -> list[str]:
@@ -111,8 +115,8 @@ class _Region:
         )
 
 
-def _kernel(node: Node, plan: MemoryPlan) -> Kernel:
-    writer = KernelWriter(node, plan.symbols)
+def _kernel(node: Node, plan: MemoryPlan, target: Target) -> Kernel:
+    writer = KernelWriter(node, plan.symbols, target)
     places = {plan.buffer_of[value] for value in node.operands}
     writer.aliased = any(plan.buffer_of[value] in places for value in node.outputs)
     return write_kernel(node, writer)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 from partita.backends.cpu.expressions import ExpressionPrinter, Scope, stored
 from partita.backends.cpu.loops import Form
+from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES, Names, c_string
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -65,6 +66,7 @@ class KernelWriter:
 
     node: Node
     symbols: Sequence[str]
+    target: Target
     inputs: list[Value] = field(default_factory=list)
     outputs: list[Value] = field(default_factory=list)
     aliased: bool = False  # an output may be an input's memory: no `restrict`

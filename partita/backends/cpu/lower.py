@@ -6,6 +6,7 @@ from partita.backends.cpu import kernels
 from partita.backends.cpu.bodies import separate_outputs, share_parameters
 from partita.backends.cpu.layout import assign_layouts
 from partita.backends.cpu.pack_products import pack_products
+from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, is_control
@@ -16,20 +17,17 @@ from partita.ir.types import TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
 
-NARROWEST = 8  # channels in a block: shorter ones cost more in addresses than they save in padding
 
-
-def lower(body: Graph, vector_width: int) -> None:
-    """Rewrites a region in place, for a machine whose vectors hold `vector_width` floats."""
+def lower(body: Graph, target: Target) -> None:
+    """Rewrites a region in place, for a kind of processor."""
     decompose(body)
     for node in filter(is_control, body.nodes):
         share_parameters(body, node)
         for inner in bodies(node).values():
-            lower(inner, vector_width)
+            lower(inner, target)
         separate_outputs(node)
-    block = max(vector_width, NARROWEST)
-    pack_products(body, block)
-    assign_layouts(body, block)
+    pack_products(body, target.block)
+    assign_layouts(body, target.block)
     fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
 
 

@@ -12,7 +12,6 @@ from partita.ir.graph import Attribute, Node, Value
 from partita.ir.operators.contraction import window
 from partita.ir.types import DType
 
-SUMS = 28  # vector registers of sums in a tile: pixels x panels
 WIDE = 16  # channels in and out from which Winograd pays: fewer do not fill a vector
 CACHED = 24 << 20  # bytes of transformed weights that a cache can be hoped to hold
 

@@ -9,7 +9,6 @@ from partita.backends.cpu.expressions import Scope, stored
 from partita.backends.cpu.generic import composed
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
-from partita.backends.cpu.pack_weights import SUMS
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Load, compute, replace_indices, substitute
 from partita.ir.graph import Node, Value
@@ -83,7 +82,7 @@ class ProductKernel:
 
     def _tile_rows(self) -> int:
         """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
-        most = SUMS // self.panels
+        most = self.writer.target.sums // self.panels
         if not dims.is_static(self.rows):
             return most
         rows = max(int(self.rows), 1)

@@ -15,7 +15,6 @@ from partita.backends.cpu import winograd_matrices
 from partita.backends.cpu.blocked_convolution import PRODUCTS, BlockedKernel, tile_function
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
-from partita.backends.cpu.pack_weights import SUMS
 from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
@@ -171,7 +170,7 @@ class WinogradKernel(BlockedKernel):
         inner.write(f"const float *weights = {self.writer.pointer(w)} + (plane * {w.shape[1]} + panel) * {size};")
         inner.write(f"float *target = products + plane * {self.output_plane} + panel * {panels * group * block};")
         largest = max(counts)
-        pixels = -(-largest // -(-largest // (SUMS // panels)))
+        pixels = -(-largest // -(-largest // (self.writer.target.sums // panels)))
         arguments = f"(&window, source + done * {block}, weights, target + done * {block})"
         inner.write("int64_t done = 0;")
         inner.write(f"for (; done + {pixels} <= tiles; done += {pixels})")

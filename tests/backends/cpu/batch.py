@@ -69,8 +69,8 @@ class Batch:
         proto = model(nodes, self.inputs, self.weights, names, opset=self.opset)
         return {**self.known, **dict(zip(names, expected(proto, self.inputs), strict=True))}
 
-    def compile(self) -> MetadataModule:
-        return partita.compile(self.model(), name="batch", build=BUILD)
+    def compile(self, build: partita.BuildOptions = BUILD) -> MetadataModule:
+        return partita.compile(self.model(), name="batch", build=build)
 
     def check(self, tolerance: float = 1e-5) -> MetadataModule:
         """Every network gives what the reference evaluator gives, relative to its largest element."""
