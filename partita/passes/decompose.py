@@ -35,7 +35,9 @@ Keep = Callable[[Node], bool]
 def has_expression(node: Node) -> bool:
     """Whether the definition of `node` says what it computes, so that it need not be taken apart."""
     operator = definition(node)
-    return operator is not None and (operator.compute is not None or operator.procedure is not None)
+    if operator is None:
+        return False
+    return operator.compute is not None or operator.procedure is not None or operator.routine is not None
 
 
 def decompose(graph: Graph, keep: Keep = has_expression) -> bool:

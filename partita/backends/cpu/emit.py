@@ -19,7 +19,14 @@ from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, Unit
 
 HEADERS = Path(__file__).parent / "c"
-HEADER_NAMES = ("partita_kernel", "partita_scalar", "partita_gemm", "partita_strings", "partita_blocked")
+HEADER_NAMES = (
+    "partita_kernel",
+    "partita_scalar",
+    "partita_gemm",
+    "partita_strings",
+    "partita_blocked",
+    "partita_text",
+)
 INCLUDES = "#include <string.h>\n" + "".join(
     f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:4])
 )

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu import blocked_convolution, blocked_pooling, contraction, packed_product, procedures, winograd
+from partita.backends.cpu import (
+    blocked_convolution,
+    blocked_pooling,
+    contraction,
+    packed_product,
+    procedures,
+    routines,
+    winograd,
+)
 from partita.backends.cpu.blocked_operators import is_blocked_kernel, is_packed_product, is_pool
 from partita.backends.cpu.generic import generic_kernel
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
@@ -63,4 +71,7 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
     procedure = procedures.procedure_of(node)
     if procedure is not None:
         return procedures.procedure_kernel(procedure, writer)
+    routine = routines.routine_of(node)
+    if routine is not None:
+        return routines.routine_kernel(routine, writer)
     return generic_kernel(node, writer)

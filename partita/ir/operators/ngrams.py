@@ -1,17 +1,19 @@
-"""TfIdfVectorizer: how often each of a list of n-grams occurs in rows of integers."""
+"""TfIdfVectorizer: how often each of a list of n-grams occurs in rows of integers or strings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
-from partita.errors import ModelError, UnsupportedOperatorError
+from partita.errors import ModelError
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation, Expr, call, cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import computes, decomposes, infers
+from partita.ir.operators.strings import find
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -25,12 +27,14 @@ def tf_idf_type(node: Node) -> Type:
 def tf_idf(build: Builder, node: Node) -> Value:
     """Counts of the n-grams of each length, weighted, and put into their columns."""
     attributes = node.attributes
-    pool, columns = attributes.get("pool_int64s", ()), attributes["ngram_indexes"]
-    if not pool or node.operand(0).tensor.dtype is DType.STRING:
-        raise UnsupportedOperatorError(f"{node.describe()}: it counts strings; only n-grams of integers can be counted")
+    columns, is_text = attributes["ngram_indexes"], node.operand(0).tensor.dtype is DType.STRING
+    pool = attributes.get("pool_strings" if is_text else "pool_int64s", ())
+    if not pool:
+        raise ModelError(f"{node.describe()}: the pool of n-grams is missing, or is of another type than the operand")
     if len(set(columns)) != len(columns):
         raise ModelError(f"{node.describe()}: two n-grams have one column; every column must be of one")
-    x, counts, first = build("Cast", node.operand(0), to=DType.INT64.onnx), [], 0
+    x, pool = numbered(build, node.operand(0), pool) if is_text else (node.operand(0), pool)
+    x, counts, first = build("Cast", x, to=DType.INT64.onnx), [], 0
     chosen: list[int] = []
     bounds = [*attributes["ngram_counts"], len(pool)]
     for n, (start, end) in enumerate(pairwise(bounds), start=1):
@@ -52,6 +56,13 @@ def tf_idf(build: Builder, node: Node) -> Value:
     places = {columns[gram]: place for place, gram in enumerate(chosen)}
     width = max(columns, default=-1) + 1
     return build("Gather", result, build.ints([places.get(n, len(chosen)) for n in range(width)]), axis=-1)
+
+
+def numbered(build: Builder, x: Value, pool: Sequence[str]) -> tuple[Value, Sequence[int]]:
+    """Strings as their places among the pool's."""
+    places, order = find(build, x, list(dict.fromkeys(pool)))
+    place = {text: n for n, text in enumerate(np.array(list(dict.fromkeys(pool)), object)[order])}
+    return places, [place[text] for text in pool]
 
 
 @computes("CountGrams", domain=DOMAIN)

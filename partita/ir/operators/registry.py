@@ -3,6 +3,7 @@
 A definition gives any of
 - `compute(node)`: the outputs as expressions; shape and type follow from them;
 - `procedure(node)`: the outputs step by step, where no expression can say them element by element;
+- `routine(node)`: the outputs by one call of a function that a backend brings;
 - `infer(node)`: the output types, for operators that no expression describes;
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
 - `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
@@ -26,6 +27,7 @@ from partita.ir.builder import Builder
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
 from partita.ir.procedure import Procedure
+from partita.ir.routine import Routine
 from partita.ir.types import Type
 
 Known = np.ndarray[Any, np.dtype[Any]]
@@ -45,6 +47,7 @@ class Operator:
     domain: str = ""
     compute: Compute | None = None
     procedure: Callable[[Node], Procedure] | None = None
+    routine: Callable[[Node], Routine] | None = None
     infer: Infer | None = None
     decompose: Decompose | None = None
     propagate: Propagate | None = None
@@ -94,6 +97,17 @@ def performs(*names: str, domain: str = "") -> Callable[[Perform], Perform]:
     def register(function: Perform) -> Perform:
         for name in names:
             operator(name, domain).procedure = function
+        return function
+
+    return register
+
+
+def calls(*names: str, domain: str = "") -> Callable[[Callable[[Node], Routine]], Callable[[Node], Routine]]:
+    """Declares the decorated function as the routine of these operators; their types come from `infers`."""
+
+    def register(function: Callable[[Node], Routine]) -> Callable[[Node], Routine]:
+        for name in names:
+            operator(name, domain).routine = function
         return function
 
     return register

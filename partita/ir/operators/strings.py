@@ -1,13 +1,211 @@
-"""Operators on strings."""
+"""Operators on strings: joined, split, normalized, matched, looked up."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
+from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
+from partita.ir import dims
+from partita.ir.builder import Builder
+from partita.ir.dims import Dim
 from partita.ir.expression import Computation, call
-from partita.ir.graph import Node
+from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import broadcast
-from partita.ir.operators.registry import computes
+from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.registry import calls, computes, decomposes, infers, ints, required, sized_by_data
+from partita.ir.regular_expression import PatternError, compiled
+from partita.ir.routine import Routine
+from partita.ir.types import DType, TensorType, Type
+
+LIBRARY = "text"
+INT64 = DType.INT64
+
+
+def elements(value: Value) -> Dim:
+    return dims.product(value.shape)
+
+
+def words(build: Builder, content: Sequence[str]) -> Value:
+    """A constant of strings."""
+    array = np.empty(len(content), object)
+    array[:] = list(content)
+    return build.constant(array, DType.STRING)
 
 
 @computes("StringConcat")
 def string_concat(node: Node) -> Computation:
     return broadcast(node, lambda a, b: call("string_concat", a, b))
+
+
+# ---------------------------------------------------------------------- split
+
+
+@sized_by_data("StringSplit", operands=[])
+def string_split(build: Builder, node: Node) -> list[Value]:
+    """The pieces are counted first: the most decide how many there is room for."""
+    x = node.operand(0)
+    delimiter, most = node.attributes.get("delimiter", ""), node.attributes.get("maxsplit", -1)
+    counts = build("CountPieces", x, domain=DOMAIN, delimiter=delimiter, maxsplit=most)
+    every = build("Concat", build("Reshape", counts, build.ints([-1])), build.ints([0]), axis=0)
+    room = observe(build, build("ReduceMax", every, build.ints([0]), keepdims=1))
+    pieces = build("SplitStrings", x, room, domain=DOMAIN, delimiter=delimiter, maxsplit=most)
+    return [pieces, counts]
+
+
+@infers("CountPieces", domain=DOMAIN)
+def piece_counts(node: Node) -> Type:
+    return TensorType(INT64, node.operand(0).shape)
+
+
+@calls("CountPieces", domain=DOMAIN)
+def count_pieces(node: Node) -> Routine:
+    return _split(node, "count_pieces", ())
+
+
+@infers("SplitStrings", domain=DOMAIN)
+def pieces_type(node: Node) -> Type:
+    """Room for as many pieces as operand 1 says; those missing are empty."""
+    return TensorType(DType.STRING, (*node.operand(0).shape, *ints(required(node, 1))))
+
+
+@calls("SplitStrings", domain=DOMAIN)
+def split_strings(node: Node) -> Routine:
+    return _split(node, "split_strings", (node.output.shape[-1],))
+
+
+def _split(node: Node, function: str, room: tuple[Dim, ...]) -> Routine:
+    x, attributes = node.operand(0), node.attributes
+    arguments = (x, attributes["delimiter"], int(attributes["maxsplit"]), *room, node.output)
+    return Routine(LIBRARY, function, elements(x), arguments)
+
+
+# ---------------------------------------------------------------------- normalize
+
+
+@functools.cache
+def case_table(to_upper: bool) -> np.ndarray:
+    """Rows (character, what it becomes): Python's mapping, up to three characters for one, 0 where there are fewer.
+    What depends on neighbours (a final sigma) is left out."""
+    rows = []
+    for c in range(0x1F000):
+        other = chr(c).upper() if to_upper else chr(c).lower()
+        if other != chr(c):
+            rows.append([c, *map(ord, other), 0, 0][:4])
+    return np.asarray(rows, np.int32)
+
+
+@sized_by_data("StringNormalizer", operands=[])
+def string_normalizer(build: Builder, node: Node) -> Value:
+    """What is left of the strings once the stop words are out; one empty string where that is none."""
+    x, attributes = node.operand(0), node.attributes
+    if len(x.shape) not in (1, 2) or (len(x.shape) == 2 and dims.is_static(x.shape[0]) and x.shape[0] != 1):
+        raise ShapeError(f"{node.describe()}: strings are normalized in the shapes [C] and [1, C]")
+    action = attributes.get("case_change_action", "NONE")
+    if action not in ("NONE", "LOWER", "UPPER"):
+        raise ModelError(f"{node.describe()}: case_change_action is {action!r}; NONE, LOWER and UPPER are known")
+    row = x if len(x.shape) == 1 else build("Squeeze", x, build.ints([0]))
+    is_sensitive = bool(attributes.get("is_case_sensitive", 0))
+    stopwords = [word if is_sensitive else word.lower() for word in attributes.get("stopwords", ())]
+    kept, count = build.node("DropWords", row, *_sorted_words(build, stopwords), *_lower(build, not is_sensitive),
+                             outputs=2, domain=DOMAIN)  # fmt: skip
+    kept = build("Slice", kept, build.ints([0]), build.ints([1]), observe(build, count), domain=DOMAIN)
+    if action != "NONE":
+        table = build.constant(case_table(action == "UPPER"), DType.INT32)
+        kept = build("ChangeCase", kept, table, domain=DOMAIN)
+    return kept if len(x.shape) == 1 else build("Unsqueeze", kept, build.ints([0]))
+
+
+def _sorted_words(build: Builder, content: Sequence[str]) -> tuple[Value]:
+    return (words(build, sorted(set(content), key=lambda word: word.encode())),)
+
+
+def _lower(build: Builder, is_wanted: bool) -> tuple[Value]:
+    """The table by which strings are made lower case before they are compared; empty where they are not."""
+    return (build.constant(case_table(False) if is_wanted else np.zeros((0, 4)), DType.INT32),)
+
+
+@infers("DropWords", domain=DOMAIN)
+def dropped_types(node: Node) -> list[Type]:
+    """Room for all strings, of which the first are left; their number, [1]."""
+    room = dims.maximum(node.operand(0).shape[0], 1)
+    return [TensorType(DType.STRING, (room,)), TensorType(INT64, (1,))]
+
+
+@calls("DropWords", domain=DOMAIN)
+def drop_words(node: Node) -> Routine:
+    x, stopwords, table = node.operands
+    arguments = (x, elements(x), stopwords, elements(stopwords), table, table.shape[0], *node.outputs)
+    return Routine(LIBRARY, "drop_words", 1, arguments)
+
+
+@infers("ChangeCase", domain=DOMAIN)
+def same_strings(node: Node) -> Type:
+    return node.operand(0).type
+
+
+@calls("ChangeCase", domain=DOMAIN)
+def change_case(node: Node) -> Routine:
+    x, table = node.operands
+    return Routine(LIBRARY, "change_case", elements(x), (x, table, table.shape[0], node.output), cost=500.0)
+
+
+# ---------------------------------------------------------------------- match
+
+
+@decomposes("RegexFullMatch")
+def regex_full_match(build: Builder, node: Node) -> Value:
+    try:
+        program, ranges = compiled(node.attributes.get("pattern", ""))
+    except PatternError as error:
+        message = f"{node.describe()}: the pattern {node.attributes['pattern']!r} cannot be used: {error}"
+        raise UnsupportedOperatorError(message) from error
+    tables = [build.constant(np.reshape(rows, (-1, n)), DType.INT32) for rows, n in ((program, 3), (ranges, 2))]
+    return build("MatchProgram", node.operand(0), *tables, domain=DOMAIN)
+
+
+@infers("RegexFullMatch")
+@infers("MatchProgram", domain=DOMAIN)
+def match_type(node: Node) -> Type:
+    return TensorType(DType.BOOL, node.operand(0).shape)
+
+
+@calls("MatchProgram", domain=DOMAIN)
+def match_program(node: Node) -> Routine:
+    x, program, ranges = node.operands
+    return Routine(
+        LIBRARY, "match_program", elements(x), (x, program, program.shape[0], ranges, node.output), cost=2000.0
+    )
+
+
+# ---------------------------------------------------------------------- look up
+
+
+def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Value, np.ndarray]:
+    """Where each element of `x` is among sorted `keys`, their number where it is not; and the order that sorts them, as
+    places. Of equal keys the last counts. Numbers are compared as int64 or float64; a NaN is equal to another."""
+    kind = DType.STRING if x.tensor.dtype is DType.STRING else DType.FLOAT64 if x.tensor.dtype.is_float else INT64
+    if kind is DType.STRING:
+        last = {word: place for place, word in enumerate(keys)}
+        order = np.array([last[word] for word in sorted(last, key=lambda word: word.encode())], np.int64)
+        table = words(build, [keys[place] for place in order])
+    else:
+        numbers = np.asarray(keys, kind.numpy)
+        order = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1] if len(numbers) else np.zeros(0, int)
+        table = build.constant(numbers[order], kind)
+        x = x if x.tensor.dtype is kind else build("Cast", x, to=kind.onnx)
+    return build("Find", x, table, domain=DOMAIN), order
+
+
+@infers("Find", domain=DOMAIN)
+def places_type(node: Node) -> Type:
+    return TensorType(INT64, node.operand(0).shape)
+
+
+@calls("Find", domain=DOMAIN)
+def find_places(node: Node) -> Routine:
+    x, keys = node.operands
+    function = f"find_{x.tensor.dtype.name.lower()}"
+    return Routine(LIBRARY, function, elements(x), (x, keys, elements(keys), node.output), cost=50.0)

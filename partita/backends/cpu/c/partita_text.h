@@ -1,0 +1,300 @@
+/* partita_text.h: strings split, normalized, matched and looked up. Each function computes its rows [begin, end). */
+#ifndef PARTITA_TEXT_H
+#define PARTITA_TEXT_H
+
+#include "partita_strings.h"
+
+/* ------------------------------------------------------------------ UTF-8 */
+
+/* The character at *place, which moves behind it; a byte that begins none stands for itself, past all characters. */
+#define PARTITA_NO_CHARACTER 0x110000
+
+static inline int32_t partita_next_character(partita_string a, int64_t *place) {
+    const unsigned char *text = (const unsigned char *)a.data + *place;
+    const int64_t left = a.bytes - *place;
+    const int length = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : text[0] < 0xf5 ? 4 : 0;
+    int32_t character = length == 1 ? text[0] : text[0] & (0xff >> (length + 1));
+    int valid = length > 0 && length <= left;
+    for (int index = 1; valid && index < length; ++index) {
+        valid = (text[index] & 0xc0) == 0x80;
+        character = character << 6 | (text[index] & 0x3f);
+    }
+    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    if (!valid || character < least[length] || character > 0x10ffff) {
+        *place += 1;
+        return PARTITA_NO_CHARACTER + text[0];
+    }
+    *place += length;
+    return character;
+}
+
+/* Writes a character, or the byte that stood for itself; gives how many bytes. */
+static inline int64_t partita_put_character(char *text, int32_t character) {
+    if (character < 0x80 || character >= PARTITA_NO_CHARACTER) {
+        text[0] = (char)character;
+        return 1;
+    }
+    const int length = character < 0x800 ? 2 : character < 0x10000 ? 3 : 4;
+    for (int index = length - 1; index > 0; --index, character >>= 6)
+        text[index] = (char)(0x80 | (character & 0x3f));
+    text[0] = (char)((0xf00 >> length) | character);
+    return length;
+}
+
+/* ------------------------------------------------------------------ look up */
+
+static inline int partita_string_order(partita_string a, partita_string b) {
+    const int order = memcmp(a.data, b.data, (size_t)(a.bytes < b.bytes ? a.bytes : b.bytes));
+    return order ? order : (a.bytes > b.bytes) - (a.bytes < b.bytes);
+}
+
+/* NaN comes last, and is like another. */
+static inline int partita_float64_order(double a, double b) { return a != a ? b == b : b != b ? -1 : (a > b) - (a < b); }
+static inline int partita_int64_order(int64_t a, int64_t b) { return (a > b) - (a < b); }
+
+/* Where each element is among sorted keys; `count` where it is not. */
+#define PARTITA_FIND(name, type)                                                                                  \
+    static inline int64_t partita_place_##name(type x, const type *keys, int64_t count) {                         \
+        int64_t low = 0, high = count;                                                                            \
+        while (low < high) {                                                                                      \
+            const int64_t middle = low + (high - low) / 2;                                                        \
+            const int order = partita_##name##_order(x, keys[middle]);                                            \
+            if (order == 0)                                                                                       \
+                return middle;                                                                                    \
+            if (order < 0)                                                                                        \
+                high = middle;                                                                                    \
+            else                                                                                                  \
+                low = middle + 1;                                                                                 \
+        }                                                                                                         \
+        return count;                                                                                             \
+    }                                                                                                             \
+    static inline void partita_find_##name(const partita_call *call, int32_t *status, int64_t begin, int64_t end, \
+                                           const type *x, const type *keys, int64_t count, int64_t *y) {          \
+        (void)call, (void)status;                                                                                 \
+        for (int64_t index = begin; index < end; ++index)                                                         \
+            y[index] = partita_place_##name(x[index], keys, count);                                               \
+    }
+
+PARTITA_FIND(string, partita_string)
+PARTITA_FIND(int64, int64_t)
+PARTITA_FIND(float64, double)
+
+/* ------------------------------------------------------------------ split */
+
+static inline int partita_is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+/* The next piece of a string from *place on; 0 when there is none. Without a delimiter, white space (of ASCII) separates, however
+ * much. *most is how many more cuts may be made: none when 0, any number when negative. */
+static inline int partita_next_piece(partita_string x, partita_string delimiter, int64_t *place, int64_t *most,
+                                     partita_string *piece) {
+    int64_t begin = *place, stop;
+    if (begin > x.bytes)
+        return 0;
+    if (delimiter.bytes == 0) {
+        while (begin < x.bytes && partita_is_space(x.data[begin]))
+            ++begin;
+        if (begin == x.bytes)
+            return 0;
+        for (stop = begin; stop < x.bytes && !partita_is_space(x.data[stop]);)
+            ++stop;
+        if (*most == 0)
+            stop = x.bytes;
+        *place = stop == x.bytes ? x.bytes + 1 : stop;
+    } else {
+        stop = begin;
+        while (*most != 0 && x.bytes - stop >= delimiter.bytes &&
+               memcmp(x.data + stop, delimiter.data, (size_t)delimiter.bytes) != 0)
+            ++stop;
+        const int is_last = *most == 0 || x.bytes - stop < delimiter.bytes;
+        *place = is_last ? x.bytes + 1 : stop + delimiter.bytes;
+        stop = is_last ? x.bytes : stop;
+    }
+    *most -= *most > 0;
+    *piece = (partita_string){x.data + begin, stop - begin};
+    return 1;
+}
+
+static inline void partita_count_pieces(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                        const partita_string *x, partita_string delimiter, int64_t most, int64_t *counts) {
+    (void)call, (void)status;
+    for (int64_t index = begin; index < end; ++index) {
+        partita_string piece;
+        int64_t place = 0, left = most;
+        counts[index] = 0;
+        while (partita_next_piece(x[index], delimiter, &place, &left, &piece))
+            ++counts[index];
+    }
+}
+
+static inline void partita_split_strings(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                         const partita_string *x, partita_string delimiter, int64_t most, int64_t room,
+                                         partita_string *pieces) {
+    (void)call, (void)status;
+    for (int64_t index = begin; index < end; ++index) {
+        int64_t place = 0, left = most;
+        for (int64_t column = 0; column < room; ++column)
+            if (!partita_next_piece(x[index], delimiter, &place, &left, &pieces[index * room + column]))
+                pieces[index * room + column] = (partita_string){"", 0};
+    }
+}
+
+/* ------------------------------------------------------------------ case */
+
+/* The string with each character of a row (character, what it becomes) changed. Rows are sorted. */
+static inline partita_string partita_changed(const partita_call *call, int32_t *status, partita_string x, const int32_t *rows,
+                                             int64_t count) {
+    /* A character of two bytes or more may become three of as many as four; a shorter one, three of two. */
+    char *text = x.bytes > INT64_MAX / 6 ? NULL : partita_string_make(call, status, 6 * x.bytes);
+    int64_t bytes = 0;
+    if (!text)
+        return (partita_string){"", 0};
+    for (int64_t place = 0; place < x.bytes;) {
+        const int32_t character = partita_next_character(x, &place);
+        int64_t low = 0, high = count;
+        while (low < high) {
+            const int64_t middle = low + (high - low) / 2;
+            if (rows[4 * middle] < character)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        if (low == count || rows[4 * low] != character) {
+            bytes += partita_put_character(text + bytes, character);
+            continue;
+        }
+        for (int column = 1; column < 4 && rows[4 * low + column]; ++column)
+            bytes += partita_put_character(text + bytes, rows[4 * low + column]);
+    }
+    return (partita_string){text, bytes};
+}
+
+static inline void partita_change_case(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                       const partita_string *x, const int32_t *rows, int64_t count, partita_string *y) {
+    for (int64_t index = begin; index < end; ++index)
+        y[index] = partita_changed(call, status, x[index], rows, count);
+}
+
+/* The strings that are none of the sorted stop words come first; their number, at least one. */
+static inline void partita_drop_words(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                      const partita_string *x, int64_t length, const partita_string *stopwords,
+                                      int64_t stopword_count, const int32_t *rows, int64_t row_count, partita_string *y,
+                                      int64_t *count) {
+    if (begin == end)
+        return;
+    int64_t kept = 0;
+    for (int64_t index = 0; index < length; ++index) {
+        partita_string key = x[index];
+        if (row_count && stopword_count)
+            key = partita_changed(call, status, key, rows, row_count);
+        if (partita_place_string(key, stopwords, stopword_count) == stopword_count)
+            y[kept++] = x[index];
+    }
+    count[0] = kept ? kept : 1;
+    for (int64_t index = kept; index < length || index == 0; ++index)
+        y[index] = (partita_string){"", 0};
+}
+
+/* ------------------------------------------------------------------ regular expressions */
+
+enum { PARTITA_MATCH, PARTITA_CLASS, PARTITA_SPLIT, PARTITA_JUMP, PARTITA_ASSERT };
+
+/* The places of a program where a match may be, and the scratch memory to follow it. */
+typedef struct partita_places {
+    int32_t *list;
+    int64_t count;
+} partita_places;
+
+static inline int partita_is_word(int32_t c) {
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
+}
+
+/* Whether a condition holds between two characters; -1 stands for none. */
+static inline int partita_holds(int32_t kind, int32_t before, int32_t after) {
+    switch (kind) {
+    case 0: return before < 0;
+    case 1: return after < 0;
+    case 2: return before < 0 || before == '\n';
+    case 3: return after < 0 || after == '\n';
+    case 4: return partita_is_word(before) != partita_is_word(after);
+    default: return partita_is_word(before) == partita_is_word(after);
+    }
+}
+
+/* Adds a place and all that it leads to between two characters. `seen` holds the step in which a place was last added. */
+static inline void partita_follow(partita_places *places, int32_t place, const int32_t *program, int64_t *seen, int64_t step,
+                                  int32_t *stack, int32_t before, int32_t after) {
+    int64_t depth = 0;
+    stack[depth++] = place;
+    while (depth) {
+        place = stack[--depth];
+        if (seen[place] == step)
+            continue;
+        seen[place] = step;
+        const int32_t *instruction = program + 3 * (int64_t)place;
+        if (instruction[0] == PARTITA_MATCH || instruction[0] == PARTITA_CLASS)
+            places->list[places->count++] = place;
+        else if (instruction[0] == PARTITA_ASSERT && partita_holds(instruction[1], before, after))
+            stack[depth++] = place + 1;
+        else if (instruction[0] == PARTITA_SPLIT || instruction[0] == PARTITA_JUMP)
+            stack[depth++] = instruction[1];
+        if (instruction[0] == PARTITA_SPLIT)
+            stack[depth++] = instruction[2];
+    }
+}
+
+static inline int partita_is_in(int32_t character, const int32_t *ranges, int64_t low, int64_t high) {
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (character > ranges[2 * middle + 1])
+            low = middle + 1;
+        else if (character < ranges[2 * middle])
+            high = middle;
+        else
+            return 1;
+    }
+    return 0;
+}
+
+/* Whether the whole string matches: all ways are followed at once, so that time is linear in the text. */
+static inline bool partita_matches(partita_string x, const int32_t *program, int64_t count, const int32_t *ranges, int64_t *seen,
+                                   int32_t *lists) {
+    int32_t *stack = lists + 2 * count;
+    partita_places now = {lists, 0}, then = {lists + count, 0};
+    int64_t place = 0, step = 1;
+    memset(seen, 0, (size_t)count * sizeof *seen);
+    int32_t after = x.bytes ? partita_next_character(x, &place) : -1;
+    partita_follow(&now, 0, program, seen, step, stack, -1, after);
+    while (after >= 0 && now.count) {
+        const int32_t character = after;
+        after = place < x.bytes ? partita_next_character(x, &place) : -1;
+        ++step;
+        then.count = 0;
+        for (int64_t index = 0; index < now.count; ++index) {
+            const int32_t *instruction = program + 3 * (int64_t)now.list[index];
+            if (instruction[0] == PARTITA_CLASS && partita_is_in(character, ranges, instruction[1], instruction[2]))
+                partita_follow(&then, now.list[index] + 1, program, seen, step, stack, character, after);
+        }
+        const partita_places other = now;
+        now = then;
+        then = other;
+    }
+    for (int64_t index = 0; index < now.count; ++index)
+        if (after < 0 && program[3 * (int64_t)now.list[index]] == PARTITA_MATCH)
+            return true;
+    return false;
+}
+
+static inline void partita_match_program(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                         const partita_string *x, const int32_t *program, int64_t count, const int32_t *ranges,
+                                         bool *y) {
+    const int64_t steps = count * (int64_t)sizeof(int64_t); /* then the lists of places, and the stack */
+    char *memory = partita_string_make(call, status, 2 * steps + 4 * count * (int64_t)sizeof(int32_t));
+    if (!memory)
+        return;
+    int64_t *seen = (int64_t *)(memory + (8 - (uintptr_t)memory % 8) % 8);
+    int32_t *lists = (int32_t *)((char *)seen + steps);
+    for (int64_t index = begin; index < end; ++index)
+        y[index] = partita_matches(x[index], program, count, ranges, seen, lists);
+}
+
+#endif
