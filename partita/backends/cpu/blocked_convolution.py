@@ -13,9 +13,9 @@ from partita.backends.cpu.blocked_operators import block_window
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.generic import composed
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
-from partita.backends.cpu.loops import LoopNest, moved, store_form
+from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.ir import dims
-from partita.ir.expression import Axis, Computation, Load, compute, load, replace_indices, substitute
+from partita.ir.expression import Axis, Computation, Expr, Load, compute, load, replace_indices, substitute, walk
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
@@ -86,10 +86,32 @@ class BlockedKernel:
     def store(self, scope: Scope, places: Mapping[int, str], cell: str) -> None:
         """Writes the store of one vector: `places` gives the C text of the output's axes 1 to 3 (where axes 2 and 3
         are one, of axis 3 alone); `cell` is the vector's first element."""
-        printer = self.writer.printer
-        axes = self.result.axes
-        form = store_form(axes, self.value.shape)
-        body = self.result.body
+        form, body = self._placed(places, "lane")
+        self.writer.printer.locals[self.sum] = f"{cell}[lane]"
+        self.writer.printer.count(body)
+        scope.write("#pragma omp simd")
+        scope.write(f"for (int64_t lane = 0; lane < {self.block}; ++lane) {{")
+        self.writer.store(self.value, form, body, scope.inner())
+        scope.write("}")
+
+    def prefetch(self, scope: Scope, places: Mapping[int, str]) -> None:
+        """Asks for the vectors that a store at `places` will read from tensors of the output's size, and write."""
+        form, body = self._placed(places, "0")
+        writer, image = self.writer, dims.product(self.kernel.output.shape)
+        scope.write(f"__builtin_prefetch(&{writer.pointers[self.value]}[{writer.printer.affine_text(form)}], 1);")
+        for part in dict.fromkeys(walk(body)):
+            if (
+                isinstance(part, Load)
+                and part.value is not self.sum
+                and dims.same(dims.product(part.value.shape), image)
+            ):
+                place = writer.printer.position(part, scope)
+                scope.write(f"__builtin_prefetch(&{writer.pointer(part.value)}[{place}]);")
+
+    def _placed(self, places: Mapping[int, str], lane: str) -> tuple[Form, Expr]:
+        """The position and the value of an element of the output, with its axes named."""
+        printer, axes = self.writer.printer, self.result.axes
+        form, body = store_form(axes, self.value.shape), self.result.body
         if 2 not in places:
             nest = LoopNest(axes[2:4], [body], [form])
             assert len(nest.loops) <= 1, "takes_epilogue lets in only what runs over the image as one"
@@ -97,13 +119,8 @@ class BlockedKernel:
             printer.axis_names.update(dict.fromkeys(nest.loops, places[3]))
         for place, text in places.items():
             printer.axis_names[axes[place]] = text
-        printer.axis_names[axes[4]] = "lane"
-        printer.locals[self.sum] = f"{cell}[lane]"
-        printer.count(body)
-        scope.write("#pragma omp simd")
-        scope.write(f"for (int64_t lane = 0; lane < {self.block}; ++lane) {{")
-        self.writer.store(self.value, form, body, scope.inner())
-        scope.write("}")
+        printer.axis_names[axes[4]] = lane
+        return form, body
 
 
 def tile_function(
@@ -222,8 +239,16 @@ class DirectKernel(BlockedKernel):
         arguments = f"(&window, source + ({start} + done) * {stride}, weights, sums + done * {size})"
         kernel = [int(extent) for extent in self.view.kernel]
         tile = tile_function(self.writer, self.pixels, self.panels, depth, stride, *kernel)
-        scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels})")
-        scope.write(f"    {tile}{arguments};")
+        scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels}) {{")
+        ahead = scope.inner()
+        ahead.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")
+        ahead.write(f"    for (int64_t p = {start} + done; p < {start} + done + {self.pixels}; ++p) {{")
+        places = {1: f"({panel} * {self.panels} + v)", 3: "p"} | ({} if line is None else {2: line})
+        self.prefetch(ahead.inner().inner(), places)
+        ahead.write("    }")
+        ahead.write("}")
+        ahead.write(f"{tile}{arguments};")
+        scope.write("}")
         if rest:
             tile = tile_function(self.writer, rest, self.panels, depth, stride, *kernel)
             scope.write(f"if (done < {width})")
