@@ -18,7 +18,17 @@ NEWEST_OPSET = 28
 STANDARD_DOMAINS = tuple(sorted({schema.domain for schema in defs.get_all_schemas()}))
 
 NONDETERMINISTIC = frozenset(
-    ["Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+    [
+        "Bernoulli",
+        "Dropout",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+        "Normal",
+        "Uniform",
+    ]
 )
 """Operators that may give something else every time."""
 

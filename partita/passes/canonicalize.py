@@ -114,6 +114,8 @@ def _sized_by_data(graph: Graph, node: Node) -> list[Value] | None:
     if operator.structure and all(value is None or _is_empty(value) or known(value) is not None for value in shaping):
         return None
     result = operator.sized_by_data(Builder(graph, node.name), node)
+    if result is None:
+        return None
     return [result] if isinstance(result, Value) else list(result)
 
 

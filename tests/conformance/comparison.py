@@ -34,6 +34,17 @@ def difference(wanted: Any, given: Any, rtol: float, atol: float) -> str | None:
     return f"{wrong.sum()} of {wrong.size} elements differ, the first {given[place]}, wanted {wanted[place]}"
 
 
+def drawn_difference(wanted: Sequence[Any], given: Sequence[Any]) -> str | None:
+    """What is wrong with zeros and ones drawn at random: types and shapes count, and that they are zeros and ones."""
+    for one, other in zip(wanted, given, strict=True):
+        if not np.isin(other, (0, 1)).all():
+            return "numbers that are neither 0 nor 1"
+        problem = difference(np.zeros_like(one), np.zeros_like(other), 0, 0)
+        if problem is not None:
+            return problem
+    return None
+
+
 def _list_difference(wanted: Sequence[Any], given: Any, rtol: float, atol: float) -> str | None:
     if not isinstance(given, list | tuple) or len(wanted) != len(given):
         return f"{len(given) if isinstance(given, list | tuple) else 'no'} elements, wanted {len(wanted)}"

@@ -33,6 +33,11 @@ class Case:
     atol: float
     source: Any
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the outputs are one of many that are right: the suite says so of Bernoulli, whatever the seed."""
+        return self.name.startswith("test_bernoulli")
+
     @functools.cached_property
     def model(self) -> onnx.ModelProto:
         if self.source.model is not None:

@@ -26,6 +26,7 @@ HEADER_NAMES = (
     "partita_strings",
     "partita_blocked",
     "partita_text",
+    "partita_random",
 )
 INCLUDES = "#include <string.h>\n" + "".join(
     f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:4])

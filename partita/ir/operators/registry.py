@@ -35,6 +35,7 @@ Compute = Callable[[Node], Computation | Sequence[Computation]]
 Perform = Callable[[Node], Procedure]
 Infer = Callable[[Node], Type | Sequence[Type]]
 Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
+Replace = Callable[[Builder, Node], Value | Sequence[Value] | None]
 Propagate = Callable[[Node], Known | None]
 Upgrade = Callable[[Builder, Node], Value | Sequence[Value | None] | None]
 
@@ -53,7 +54,7 @@ class Operator:
     propagate: Propagate | None = None
     upgrades: list[tuple[int, Upgrade]] = field(default_factory=list)
     structure: tuple[int, ...] = ()
-    sized_by_data: Decompose | None = None
+    sized_by_data: Replace | None = None
     is_view: bool = False
 
     def computations(self, node: Node) -> tuple[Computation, ...]:
@@ -154,10 +155,11 @@ def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], 
     return register
 
 
-def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Decompose], Decompose]:
-    """Declares what nodes become whose `operands`, which shape the result, are not known when compiling."""
+def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Replace], Replace]:
+    """Declares what nodes become whose `operands`, which shape the result, are not known when compiling; without
+    operands, what all nodes become. None: it stays."""
 
-    def register(function: Decompose) -> Decompose:
+    def register(function: Replace) -> Replace:
         for name in names:
             operator(name).structure = tuple(operands)
             operator(name).sized_by_data = function

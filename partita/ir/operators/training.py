@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from partita.errors import UnsupportedOperatorError
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation, compute, literal, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import computes, known, operator, upgrades
+from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 
 @computes("Dropout")
 def dropout(node: Node) -> list[Computation]:
-    """The identity; the mask keeps everything."""
-    mode = known(node.input(2))
-    if node.input(2) is not None and (mode is None or mode.item()):
-        raise UnsupportedOperatorError(f"{node.describe()}: it drops while training; export the model for inference")
+    """The identity; the mask keeps everything. What drops while training is made of other operators: see `random`."""
     x = node.operand(0)
     result = compute(x.shape, lambda *i: load(x, *i))
     mask = compute(x.shape, lambda *i: literal(True, DType.BOOL))

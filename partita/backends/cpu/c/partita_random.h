@@ -1,0 +1,93 @@
+/* partita_random.h: random numbers, as NumPy's RandomState draws them: MT19937 (Matsumoto and Nishimura, 1998), 53 bits a
+ * number, normal numbers by the polar method. Without a seed the whole state is the system's entropy. */
+#ifndef PARTITA_RANDOM_H
+#define PARTITA_RANDOM_H
+
+#include <math.h>
+#include <stdint.h>
+#include <unistd.h>
+
+#include "partita.h"
+
+#define PARTITA_WORDS 624
+#define PARTITA_SHIFT 397
+#define PARTITA_ENTROPY_BYTES 256 /* at most, in one call */
+
+typedef struct partita_generator {
+    uint32_t words[PARTITA_WORDS];
+    int place;
+} partita_generator;
+
+static inline int partita_seed(const partita_call *call, int32_t *status, int64_t has_seed, uint32_t seed,
+                               partita_generator *generator) {
+    generator->place = PARTITA_WORDS;
+    for (uint32_t word = 0; has_seed && word < PARTITA_WORDS; ++word) {
+        generator->words[word] = seed;
+        seed = 1812433253u * (seed ^ seed >> 30) + word + 1;
+    }
+    char *bytes = (char *)generator->words;
+    const size_t all = sizeof generator->words;
+    for (size_t done = 0; !has_seed && done < all; done += PARTITA_ENTROPY_BYTES) {
+        const size_t left = all - done;
+        if (getentropy(bytes + done, left < PARTITA_ENTROPY_BYTES ? left : PARTITA_ENTROPY_BYTES) == 0)
+            continue;
+        *status = call->services->fail(call, PARTITA_ERROR_BACKEND, "the system gives no entropy for random numbers");
+        return 0;
+    }
+    return 1;
+}
+
+static inline void partita_renew(partita_generator *generator) {
+    uint32_t *words = generator->words;
+    for (int word = 0; word < PARTITA_WORDS; ++word) {
+        const uint32_t both = (words[word] & 0x80000000u) | (words[(word + 1) % PARTITA_WORDS] & 0x7fffffffu);
+        words[word] = words[(word + PARTITA_SHIFT) % PARTITA_WORDS] ^ both >> 1 ^ (both & 1 ? 0x9908b0dfu : 0);
+    }
+    generator->place = 0;
+}
+
+static inline uint32_t partita_word(partita_generator *generator) {
+    if (generator->place == PARTITA_WORDS)
+        partita_renew(generator);
+    uint32_t word = generator->words[generator->place++];
+    word ^= word >> 11;
+    word ^= word << 7 & 0x9d2c5680u;
+    word ^= word << 15 & 0xefc60000u;
+    return word ^ word >> 18;
+}
+
+/* A number in [0, 1), of 53 bits. */
+static inline double partita_uniform(partita_generator *generator) {
+    const uint32_t high = partita_word(generator) >> 5, low = partita_word(generator) >> 6;
+    return (high * 67108864.0 + low) / 9007199254740992.0;
+}
+
+static inline void partita_draw_uniform(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                        int64_t has_seed, int64_t seed, int64_t count, double *y) {
+    partita_generator generator;
+    if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
+        return;
+    for (int64_t index = 0; index < count; ++index)
+        y[index] = partita_uniform(&generator);
+}
+
+static inline void partita_draw_normal(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
+                                       int64_t has_seed, int64_t seed, int64_t count, double *y) {
+    partita_generator generator;
+    if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
+        return;
+    for (int64_t index = 0; index < count; index += 2) {
+        double first, second, square;
+        do { /* a point of the unit disc */
+            first = 2.0 * partita_uniform(&generator) - 1.0;
+            second = 2.0 * partita_uniform(&generator) - 1.0;
+            square = first * first + second * second;
+        } while (square >= 1.0 || square == 0.0);
+        const double factor = sqrt(-2.0 * log(square) / square);
+        y[index] = factor * second;
+        if (index + 1 < count)
+            y[index + 1] = factor * first;
+    }
+}
+
+#endif
