@@ -84,7 +84,7 @@ def _merged(node: Node, output: Value, inferred: Type, strict: bool) -> Type:
     """The inferred type against the declared one: what is known wins, a contradiction is an error."""
     declared = output.type
     if isinstance(declared, UnknownType) or not isinstance(declared, TensorType):
-        return _named(output, inferred, None)
+        return declared if isinstance(inferred, UnknownType) else _named(output, inferred, None)
     if not isinstance(inferred, TensorType):
         return declared if isinstance(inferred, UnknownType) else inferred
     if inferred.shape is None:

@@ -134,9 +134,11 @@ class TensorType:
 
 @dataclass(frozen=True, slots=True)
 class SequenceType:
-    """A list of values of one type."""
+    """A list of values of one type. Each element has sizes of its own: those that are no number say nothing.
+    `is_empty`: there are no elements, and the element type holds for any."""
 
     element: Type
+    is_empty: bool = False
 
     def __str__(self) -> str:
         return f"sequence({self.element})"

@@ -25,6 +25,7 @@ from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, captured, graphs, is_control, plain
 from partita.ir.operators.control_flow import steps as steps_of
 from partita.ir.operators.internal import is_observation
+from partita.ir.operators.sequences import is_list
 from partita.ir.region import Region, regions
 from partita.ir.types import TensorType
 from partita.runtime import Storage
@@ -146,7 +147,8 @@ class _Planner:
     def _make_buffers(self, steps: list[tuple[Region, Node]]) -> None:
         buffers: dict[Value, PlannedBuffer] = {}
         for index, value in enumerate(self.graph.inputs):
-            buffers[self._find(value)] = PlannedBuffer(Storage.ARGUMENT, _bytes(value), -1, len(steps), index)
+            storage = Storage.SEQUENCE if is_list(value) else Storage.ARGUMENT
+            buffers[self._find(value)] = PlannedBuffer(storage, _bytes(value), -1, len(steps), index)
         inner = [graph for region in self.regions for graph in graphs(region.body)]
         for value in (value for graph in (self.graph, *inner) for value in graph.parameters):
             root = self._find(value)
@@ -156,15 +158,15 @@ class _Planner:
         for index, value in enumerate(self.graph.outputs):
             number = len(self.graph.inputs) + index
             root = self._find(value)
-            storage = Storage.ARENA if self._depends_on_data(value) else Storage.ARGUMENT
-            storage = Storage.HEAP if self._depends_on_data(root) else storage
+            storage = self._storage(root)
+            if storage is Storage.ARENA and not self._depends_on_data(value):
+                storage = Storage.ARGUMENT
             buffers.setdefault(root, PlannedBuffer(storage, _bytes(root), -1, len(steps), number))
         for step, (region, node) in enumerate(steps):
             for value in _touched(node):
                 root = self._find(value)
                 if root not in buffers:
-                    storage = Storage.HEAP if self._depends_on_data(root) else Storage.ARENA
-                    buffers[root] = PlannedBuffer(storage, _bytes(root), step, step)
+                    buffers[root] = PlannedBuffer(self._storage(root), _bytes(root), step, step)
                 buffers[root].last = max(buffers[root].last, step)
             self._add_workspace(step, region, node)
         for root, buffer in buffers.items():
@@ -204,6 +206,12 @@ class _Planner:
                 if number is not None:
                     self.result.buffers[number].last = max(self.result.buffers[number].last, end)
             start = end + 1
+
+    def _storage(self, value: Value) -> Storage:
+        """Where a value lies that is neither given nor handed out."""
+        if is_list(value):
+            return Storage.SEQUENCE
+        return Storage.HEAP if self._depends_on_data(value) else Storage.ARENA
 
     def _depends_on_data(self, value: Value) -> bool:
         if not isinstance(value.type, TensorType) or value.type.shape is None:

@@ -11,9 +11,11 @@ from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Value
 from partita.ir.operators.control_flow import sets_extents
+from partita.ir.operators.sequences import element_of
 from partita.ir.region import regions
+from partita.ir.types import OptionalType, SequenceType, TensorType, Type
 from partita.passes.plan_memory import MemoryPlan, PlannedBuffer
-from partita.runtime import Buffer, Function, Program, Storage, Symbol
+from partita.runtime import Buffer, Function, Kind, Program, Storage, Symbol
 from partita.runtime import Region as ScheduledRegion
 from partita.runtime import Value as ScheduledValue
 
@@ -31,6 +33,16 @@ def schedule(
     """The program of a graph of regions. `functions` gives each region's function by its symbol, `interpreted` the
     symbols that an engine runs, `table` the names of the table's entries in order."""
     return _Scheduler(plan, table).program(graph, functions, interpreted, symbol, baked)
+
+
+def kind_of(kind: Type) -> tuple[Kind, TensorType]:
+    """What a value is at run time, and the tensors in it."""
+    if isinstance(kind, TensorType):
+        return Kind.TENSOR, kind
+    if isinstance(kind, SequenceType):
+        return Kind.SEQUENCE, element_of(kind)
+    is_list = isinstance(kind, OptionalType) and isinstance(kind.element, SequenceType)
+    return Kind.OPTIONAL_SEQUENCE if is_list else Kind.OPTIONAL_TENSOR, element_of(kind)
 
 
 class _Scheduler:
@@ -83,9 +95,10 @@ class _Scheduler:
     def _value(self, value: Value) -> int:
         if value not in self.number:
             self.number[value] = len(self.values)
-            shape = tuple(self._extent(dim) for dim in value.shape)
-            kind = value.tensor.dtype.onnx
-            self.values.append(ScheduledValue(value.name, kind, shape, self.plan.buffer_of[value]))
+            kind, element = kind_of(value.type)
+            dimensions = element.dims if kind is Kind.TENSOR else ()
+            shape = tuple(self._extent(dim) for dim in dimensions)
+            self.values.append(ScheduledValue(value.name, element.dtype.onnx, shape, self.plan.buffer_of[value], kind))
         return self.number[value]
 
     def _extent(self, dim: Dim) -> int:

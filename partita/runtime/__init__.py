@@ -10,7 +10,7 @@ from partita.runtime.executor import Device, Executor, cpu
 from partita.runtime.load import LoadedModule, load_module, rebind_artifact
 from partita.runtime.module import CSourceModule, Function, InterpretedModule, MetadataModule, Unit
 from partita.runtime.profile import PROFILE_FLAG, KernelNote, KernelTime
-from partita.runtime.program import Buffer, Extent, Program, Region, Storage, Symbol, Value
+from partita.runtime.program import Buffer, Extent, Kind, Program, Region, Storage, Symbol, Value
 from partita.runtime.toolchain import BuildOptions, find_compiler
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "InterpretedModule",
     "KernelNote",
     "KernelTime",
+    "Kind",
     "LoadedModule",
     "MetadataModule",
     "Program",

@@ -9,8 +9,10 @@ import numpy as np
 
 from partita.errors import InputError, ParameterError
 from partita.runtime.data_types import fits, type_name
-from partita.runtime.program import Program, Value
+from partita.runtime.program import Kind, Program, Value
 from partita.runtime.table import Array
+
+LARGEST_RANK = 16  # PARTITA_MAX_RANK
 
 
 def as_given(array: Any, dtype: np.dtype[np.generic]) -> Array:
@@ -34,6 +36,9 @@ def check_inputs(program: Program, inputs: Mapping[str, Any]) -> None:
     bound: dict[int, tuple[int, str]] = {}
     for index in program.inputs:
         value = program.values[index]
+        if value.kind is not Kind.TENSOR and value.name in inputs:
+            problems += sequence_problems(value, inputs[value.name])
+            continue
         if value.name not in inputs:
             problems.append(f"input {value.name!r} is missing: expected {_expected(program, value)}")
             continue
@@ -43,6 +48,8 @@ def check_inputs(program: Program, inputs: Mapping[str, Any]) -> None:
 
 
 def _expected(program: Program, value: Value) -> str:
+    if value.kind is not Kind.TENSOR:
+        return described(value)
     return f"{type_name(value.data_type)}{program.shape_text(value)}"
 
 
@@ -66,3 +73,36 @@ def _array_problems(program: Program, value: Value, given: Any, bound: dict[int,
             if first_size != size:
                 name = program.symbols[-extent - 1].name
                 yield f"input {value.name!r}: axis {axis} has size {size}, but {name!r} is {first_size} by {first}"
+
+
+def sequence_problems(value: Value, given: Any) -> Iterable[str]:
+    """Why `given` cannot be the sequence or optional value `value`, in words."""
+    where = f"input {value.name!r}"
+    if given is None:
+        if not value.kind.is_optional:
+            yield f"{where} is None, expected {described(value)}"
+    elif not value.kind.is_sequence:
+        yield from _element_problems(where, value, given)
+    elif not isinstance(given, list | tuple):
+        yield f"{where} is a {type(given).__name__}, expected {described(value)}"
+    else:
+        for place, element in enumerate(given):
+            yield from _element_problems(f"element {place} of {where}", value, element)
+
+
+def described(value: Value) -> str:
+    """What a value is, for messages."""
+    element = type_name(value.data_type)
+    what = f"a list of {element} arrays" if value.kind.is_sequence else f"an array of {element}"
+    return f"{what}, or None" if value.kind.is_optional else what
+
+
+def _element_problems(where: str, value: Value, given: Any) -> Iterable[str]:
+    try:
+        array = np.asarray(given)
+        is_of_type = fits(array.dtype, value.data_type)
+    except (ParameterError, ValueError, TypeError):
+        yield f"{where} is a {type(given).__name__}, expected an array of {type_name(value.data_type)}"
+        return
+    if not is_of_type or array.ndim > LARGEST_RANK:
+        yield f"{where} is {array.dtype}{array.shape}, expected elements of {type_name(value.data_type)}"

@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -17,25 +18,15 @@ from partita.errors import ExecutionError, InputError
 from partita.runtime import library as c
 from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
 from partita.runtime.inputs import as_given, check_inputs
-from partita.runtime.program import Program, Value
-from partita.runtime.strings import is_strings, records, strings_of
+from partita.runtime.program import Kind, Program, Value
+from partita.runtime.strings import records, strings_of
 from partita.runtime.table import Array
+from partita.runtime.values import address, describe, pass_in, taken_out
 
 _REMEMBERED = 64  # input shapes whose output shapes are remembered
 
 Interpreter = Callable[[int, Sequence[Array]], Sequence[Array]]
 """Runs the interpreted region of an index on arrays."""
-
-_from_buffer = ctypes.c_char.from_buffer
-_address_of = ctypes.addressof
-
-
-def address(array: Array) -> int:
-    """Where an array's data lies. Several times as fast as `array.ctypes.data`, where it can be."""
-    try:
-        return _address_of(_from_buffer(array))  # type: ignore[arg-type]
-    except (TypeError, ValueError):  # read-only, empty, or of a type without a buffer format
-        return int(array.ctypes.data)
 
 
 class Instance:
@@ -100,20 +91,23 @@ class Instance:
         self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
 
     def _slot(self, value: Value, tensor: c.Tensor) -> _Slot:
-        static = all(extent >= 0 for extent in value.shape)
+        static = all(extent >= 0 for extent in value.shape) and value.kind is Kind.TENSOR
         tensor.data_type = value.data_type
         tensor.rank = len(value.shape)
         if static:
             tensor.shape[: len(value.shape)] = value.shape
-        depends_on_data = not static and any(symbol.data_dependent for symbol in self._program.symbols)
+        depends_on_data = value.kind is not Kind.TENSOR or (
+            not static and any(symbol.data_dependent for symbol in self._program.symbols)
+        )
         return _Slot(value, tensor, value.shape if static else None, depends_on_data)
 
     # ------------------------------------------------------------------ the whole model
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the model.
 
-        Inputs are read where they lie if they are dense, and copied if not.
+        Inputs are read where they lie if they are dense, and copied if not. Tensors are arrays; sequences are lists of
+        arrays, and what is absent of an optional value is None.
 
         Args:
             inputs: every input by name.
@@ -129,7 +123,7 @@ class Instance:
             handle = self._opened()
             arrays = self._take(inputs)
             shapes = self._static_shapes if self._is_static else self._expected_shapes(arrays)
-            results: dict[str, Array] = {}
+            results: dict[str, Any] = {}
             for slot, shape in zip(self._output_slots, shapes, strict=True):
                 if shape is None:
                     slot.tensor.data = None
@@ -150,13 +144,18 @@ class Instance:
                 }
             return results if len(results) == len(self._output_slots) else self._collect(arrays, results)
 
-    def _take(self, inputs: Mapping[str, Array]) -> list[Array]:
+    def _take(self, inputs: Mapping[str, Any]) -> list[Array]:
         """Describes the inputs to C. Returns the arrays that must live until the call is over."""
         arrays: list[Array] = []
         slots = self._input_slots
         if len(inputs) != len(slots):
             check_inputs(self._program, inputs)
         for slot in slots:
+            if slot.value.kind is not Kind.TENSOR:
+                if slot.name not in inputs:
+                    check_inputs(self._program, inputs)
+                slot.kept = pass_in(slot.tensor, slot.value, inputs[slot.name])
+                continue
             array = inputs.get(slot.name)
             if slot.is_string:
                 check_inputs(self._program, inputs)
@@ -180,10 +179,11 @@ class Instance:
         known = self._shapes.get(tuple(array.shape for array in arrays))
         return known if known is not None else self._static_shapes
 
-    def _collect(self, arrays: Sequence[Array], results: Mapping[str, Array]) -> dict[str, Array]:
+    def _collect(self, arrays: Sequence[Array], results: Mapping[str, Any]) -> dict[str, Any]:
         """Copies outputs out of the instance's memory, and remembers the shapes that inputs decide."""
         collected = {
-            slot.name: results[slot.name] if slot.name in results else _copy(slot.tensor) for slot in self._output_slots
+            slot.name: results[slot.name] if slot.name in results else taken_out(slot.tensor)
+            for slot in self._output_slots
         }
         if len(self._shapes) >= _REMEMBERED:
             self._shapes.clear()
@@ -192,7 +192,7 @@ class Instance:
         ]
         return collected
 
-    def _raise(self, status: int, inputs: Mapping[str, Array] | None) -> None:
+    def _raise(self, status: int, inputs: Mapping[str, Any] | None) -> None:
         error, self._error = self._error, None
         if error is not None and not isinstance(error, Exception):
             raise error  # an interrupt, or the end of the process
@@ -216,7 +216,7 @@ class Instance:
             if status:
                 raise ExecutionError(self.last_error())
 
-    def run_region(self, region: int, arrays: Sequence[Array]) -> tuple[Array, ...]:
+    def run_region(self, region: int, arrays: Sequence[Any]) -> tuple[Any, ...]:
         """Runs one region alone.
 
         Args:
@@ -234,17 +234,20 @@ class Instance:
         if len(arrays) != len(described.inputs):
             raise InputError(f"{described.symbol} takes {len(described.inputs)} inputs, not {len(arrays)}")
         tensors = (c.Tensor * max(1, len(values)))()
-        kept = []
+        kept: list[Any] = []
         for value, array, tensor in zip(values, arrays, tensors, strict=False):
+            if value.kind is not Kind.TENSOR:
+                kept += pass_in(tensor, value, array)
+                continue
             if np.ndim(array) > c.MAX_RANK:
                 raise InputError(f"{described.symbol}: input {value.name!r} has rank {np.ndim(array)}")
-            kept.append(_describe(tensor, np.asarray(array), value.data_type))
+            kept.append(describe(tensor, np.asarray(array), value.data_type))
         with self._lock:
             status = self._library.run_region(self._opened(), region, tensors)
             if status:
                 self._raise(status, None)
             first = len(described.inputs)
-            return tuple(_copy(tensor) for tensor in list(tensors)[first : len(values)])
+            return tuple(taken_out(tensor) for tensor in list(tensors)[first : len(values)])
 
     def spent(self, region: int, kernels: int) -> list[int]:
         """What each kernel of a region took since the last call of this, in nanoseconds; zeros if it does not tell."""
@@ -276,9 +279,8 @@ class Instance:
         if data_type_of(dense.dtype) != value.data_type:
             raise ExecutionError(f"the engine computed {value.name!r} as {dense.dtype}")
         if not tensor.data:
-            self._engine_results.append(
-                _describe(tensor, dense, value.data_type)
-            )  # read when the callback has returned
+            # Read by C when the callback has returned.
+            self._engine_results.append(describe(tensor, dense, value.data_type))
         elif dense.shape != tuple(tensor.shape[: tensor.rank]):
             expected = tuple(tensor.shape[: tensor.rank])
             raise ExecutionError(f"the engine computed {value.name!r} with shape {dense.shape}, expected {expected}")
@@ -328,9 +330,10 @@ def _call_engine(
 class _Slot:
     """An input or an output, with what a call needs of it."""
 
-    __slots__ = ("depends_on_data", "dtype", "is_string", "name", "rank", "shape", "tensor")
+    __slots__ = ("depends_on_data", "dtype", "is_string", "kept", "name", "rank", "shape", "tensor", "value")
 
     def __init__(self, value: Value, tensor: c.Tensor, shape: tuple[int, ...] | None, depends_on_data: bool) -> None:
+        self.value = value
         self.name = value.name
         self.is_string = value.data_type == STRING
         self.dtype = np.dtype(np.int64) if self.is_string else numpy_dtype(value.data_type)  # strings: of their records
@@ -338,19 +341,7 @@ class _Slot:
         self.shape = shape  # None where it is symbolic
         self.tensor = tensor
         self.depends_on_data = depends_on_data
-
-
-def _describe(tensor: c.Tensor, array: Array, wanted: int) -> Array:
-    """Tells C of an array that should be of an element type; gives what must live as long as C reads it."""
-    if wanted == STRING and is_strings(array):
-        dense, tensor.data_type = records(array), STRING
-    else:
-        dense = as_given(array, array.dtype if wanted == STRING else numpy_dtype(wanted))
-        tensor.data_type = data_type_of(dense.dtype)
-    tensor.data = address(dense)
-    tensor.rank = array.ndim
-    tensor.shape[: array.ndim] = array.shape
-    return dense
+        self.kept: list[Any] = []  # memory of a sequence that C reads
 
 
 def _view(tensor: c.Tensor) -> Array:
@@ -362,12 +353,3 @@ def _view(tensor: c.Tensor) -> Array:
         return np.empty(shape, dtype)
     memory: Array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data))
     return memory.view(dtype).reshape(shape)
-
-
-def _copy(tensor: c.Tensor) -> Array:
-    shape = tuple(tensor.shape[: tensor.rank])
-    is_string = tensor.data_type == STRING
-    result = np.empty((*shape, 2), np.int64) if is_string else np.empty(shape, numpy_dtype(tensor.data_type))
-    if result.nbytes:
-        ctypes.memmove(result.ctypes.data, tensor.data, result.nbytes)
-    return strings_of(result) if is_string else result

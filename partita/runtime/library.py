@@ -18,6 +18,10 @@ MESSAGE_BYTES = 1024
 OK, ARGUMENT, SHAPE, MEMORY, PARAMETERS = 0, 1, 2, 3, 4
 
 
+# partita_tensor.data_type of what is no tensor
+SEQUENCE, ABSENT = -1, -2
+
+
 class Tensor(ctypes.Structure):
     """partita_tensor"""
 

@@ -148,7 +148,9 @@ def _region_arrays(index: int, region: Region, indices: dict[str, int]) -> str:
 
 def _value(index: int, value: Value) -> str:
     shape = _shape_name("value", index, value.shape)
-    return f"{{{c_string(value.name)}, {value.data_type}, {len(value.shape)}, {shape}, {value.buffer}}}"
+    return (
+        f"{{{c_string(value.name)}, {value.data_type}, {len(value.shape)}, {shape}, {value.buffer}, {int(value.kind)}}}"
+    )
 
 
 def _buffer(buffer: Buffer) -> str:

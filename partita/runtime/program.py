@@ -29,6 +29,25 @@ class Storage(IntEnum):
     ARGUMENT = 1
     CONSTANT = 2
     HEAP = 3
+    SEQUENCE = 4
+
+
+class Kind(IntEnum):
+    """What a value is: partita_kind."""
+
+    TENSOR = 0
+    SEQUENCE = 1
+    OPTIONAL_TENSOR = 2
+    OPTIONAL_SEQUENCE = 3
+
+    @property
+    def is_optional(self) -> bool:
+        return self in (Kind.OPTIONAL_TENSOR, Kind.OPTIONAL_SEQUENCE)
+
+    @property
+    def is_sequence(self) -> bool:
+        """Whether it holds a list of tensors, if anything."""
+        return self in (Kind.SEQUENCE, Kind.OPTIONAL_SEQUENCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +55,8 @@ class Buffer:
     """Memory that lives from schedule step `first` to step `last`, both included.
 
     Attributes:
-        index: ARGUMENT: of the input, or number of inputs + of the output; CONSTANT: of the table's entry; else -1.
+        index: ARGUMENT: of the input, or number of inputs + of the output; CONSTANT: of the table's entry; SEQUENCE: of
+            the input or output, if it is one; else -1.
         bytes: its size in bytes.
         offset: in the arena, in bytes; -1 where it is planned at run time, and for other storages.
     """
@@ -51,11 +71,11 @@ class Buffer:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A tensor that the executor knows: a model input or output, or a value passed between regions.
+    """A value that the executor knows: a model input or output, or one passed between regions.
 
     Attributes:
-        data_type: a TensorProto.DataType.
-        shape: in elements.
+        data_type: a TensorProto.DataType; of the elements, where it is no tensor.
+        shape: in elements; () where it is no tensor.
         buffer: index into the program's buffers.
     """
 
@@ -63,6 +83,7 @@ class Value:
     data_type: int
     shape: tuple[Extent, ...]
     buffer: int
+    kind: Kind = Kind.TENSOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +184,10 @@ class Program:
         """
         return Program(
             symbol=str(data["symbol"]),
-            values=tuple(Value(**{**value, "shape": tuple(value["shape"])}) for value in data["values"]),
+            values=tuple(
+                Value(**{**value, "shape": tuple(value["shape"]), "kind": Kind(value["kind"])})
+                for value in data["values"]
+            ),
             inputs=tuple(data["inputs"]),
             outputs=tuple(data["outputs"]),
             buffers=tuple(Buffer(**{**item, "storage": Storage(item["storage"])}) for item in data["buffers"]),
@@ -221,6 +245,9 @@ def _value_problems(program: Program, constants: int) -> Iterable[str]:
             yield f"value {value.name!r} has a size that no symbol stands for"
         if not 0 <= value.buffer < len(program.buffers):
             yield f"value {value.name!r} lies in buffer {value.buffer}, which does not exist"
+            continue
+        if value.kind is not Kind.TENSOR and program.buffers[value.buffer].storage is not Storage.SEQUENCE:
+            yield f"value {value.name!r} is no tensor, but lies where a tensor does"
     for number, buffer in enumerate(program.buffers):
         if not 0 <= buffer.index < limits.get(buffer.storage, 1) and buffer.storage in limits:
             yield f"buffer {number} stands for {buffer.storage.name.lower()} {buffer.index}, which does not exist"
@@ -235,7 +262,8 @@ def _value_problems(program: Program, constants: int) -> Iterable[str]:
         return
     for position, index in enumerate(program.inputs):
         buffer = program.buffers[program.values[index].buffer]
-        if buffer.storage is not Storage.ARGUMENT or buffer.index != position:
+        storage = Storage.ARGUMENT if program.values[index].kind is Kind.TENSOR else Storage.SEQUENCE
+        if buffer.storage is not storage or buffer.index != position:
             yield f"input {program.values[index].name!r} does not lie in the caller's memory of input {position}"
 
 

@@ -6,6 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from partita.errors import ExecutionError
 from partita.runtime.engines import Engine, EngineFactory, make_engine
@@ -15,7 +16,7 @@ from partita.runtime.profile import PROFILE_FLAG, KernelNote, KernelTime, profil
 from partita.runtime.program import Program
 from partita.runtime.table import Array
 
-RegionFunction = Callable[..., tuple[Array, ...]]
+RegionFunction = Callable[..., tuple[Any, ...]]
 
 
 class RunnableModule(ABC):
@@ -66,7 +67,7 @@ class RunnableModule(ABC):
             ParameterError: parameters are missing or do not fit, or a value that the compiler looked at differs.
         """
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the model: see `Instance.run`."""
         return (self._instance or self._opened()).run(inputs)
 

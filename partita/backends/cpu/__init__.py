@@ -14,6 +14,7 @@ from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node
 from partita.ir.operators.control_flow import is_control
 from partita.ir.operators.registry import definition
+from partita.ir.operators.sequences import has_lists
 from partita.ir.region import Region
 from partita.ir.types import DType, TensorType
 from partita.passes.fuse import is_pointwise
@@ -38,7 +39,7 @@ class CpuBackend(Backend):
 
     def in_place(self, node: Node) -> Mapping[int, int]:
         """A kernel of loops may write over an operand that it reads at its own indices only."""
-        if is_view(node) or is_control(node) or kernels.is_kernel(members(node)[0]):
+        if is_view(node) or is_control(node) or has_lists(node) or kernels.is_kernel(members(node)[0]):
             return {}
         body = body_of(node)
         values = list(node.operands)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from partita.backends.cpu.sequences import Sequences
 from partita.backends.source import RegionSource, c_string, comment
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import plain
+from partita.ir.operators.sequences import is_list
 
 Sizes = list[tuple[str, Dim]]  # symbols, and what they become
 
@@ -23,8 +25,9 @@ Sizes = list[tuple[str, Dim]]  # symbols, and what they become
 class ControlFlow:
     """Prints the control flow of one region. `statements` gives what runs the nodes of a body."""
 
-    def __init__(self, source: RegionSource, statements: Callable[[Graph], list[str]]) -> None:
+    def __init__(self, source: RegionSource, sequences: Sequences, statements: Callable[[Graph], list[str]]) -> None:
         self.source = source
+        self.sequences = sequences
         self.inside = statements
         self.loops = 0
 
@@ -43,7 +46,7 @@ class ControlFlow:
         lines = self.inside(body)
         sizes: Sizes = []
         for outer, inner in zip(node.outputs, body.outputs, strict=True):
-            sizes += told(outer.shape, inner.shape)
+            sizes += told(outer, inner)
         return [*lines, *self._set(sizes)]
 
     # ------------------------------------------------------------------ Loop
@@ -88,8 +91,11 @@ class ControlFlow:
         """Makes `values` what the body finds in `targets`, and their sizes its sizes."""
         plan, lines, sizes = self.source.plan, list[str](), Sizes()
         for target, value in zip(targets, values, strict=True):
-            sizes += told(target.shape, value.shape)
-        moved = [(a, b) for a, b in zip(targets, values, strict=True) if _is_moved(self.source, a, b)]
+            sizes += told(target, value)
+        changed = [(a, b) for a, b in zip(targets, values, strict=True) if _is_moved(self.source, a, b)]
+        moved = [(target, value) for target, value in changed if not is_list(target)]
+        for target, value in changed:
+            lines += self.sequences.assign(target, value) if is_list(target) else []
         for target, value in moved:
             lines.append(f"    const int64_t bytes_{plan.buffer_of[target]} = {self.source.bytes(value)};")
         lines += self._set(sizes)
@@ -140,9 +146,9 @@ class ControlFlow:
         ]
 
 
-def told(outer: Sequence[Dim], inner: Sequence[Dim]) -> Sizes:
-    """The symbols in one shape that stand for other sizes in the other."""
-    return [(str(a), b) for a, b in differing(outer, inner)]
+def told(outer: Value, inner: Value) -> Sizes:
+    """The symbols in the shape of one value that stand for other sizes in the other's. A list has no shape."""
+    return [] if is_list(outer) else [(str(a), b) for a, b in differing(outer.shape, inner.shape)]
 
 
 def differing(outer: Sequence[Dim], inner: Sequence[Dim]) -> list[tuple[Dim, Dim]]:

@@ -9,6 +9,7 @@ from partita.backends.cpu.calls import KernelCalls
 from partita.backends.cpu.control import ControlFlow
 from partita.backends.cpu.kernel import Kernel, KernelWriter
 from partita.backends.cpu.kernels import write_kernel
+from partita.backends.cpu.sequences import Sequences
 from partita.backends.cpu.target import Target
 from partita.backends.source import RegionSource, c_string, comment
 from partita.ir.graph import Graph, Node
@@ -29,7 +30,7 @@ HEADER_NAMES = (
     "partita_random",
 )
 INCLUDES = "#include <string.h>\n" + "".join(
-    f'#include "{name}.h"\n' for name in ("partita", "partita_size", *HEADER_NAMES[:4])
+    f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:4])
 )
 
 
@@ -58,7 +59,8 @@ class _Region:
         self.source = source
         self.is_view = is_view
         self.kernels = KernelCalls(source, INCLUDES)
-        self.control = ControlFlow(source, self._statements)
+        self.sequences = Sequences(source)
+        self.control = ControlFlow(source, self.sequences, self._statements)
 
     def units(self) -> list[Unit]:
         """The region's file, with its state, its init and its function; then files of kernels, where they are many."""
@@ -75,6 +77,8 @@ class _Region:
                 lines += self._observe(node)
             elif is_control(node):
                 lines += self.control.statements(node)
+            elif self.sequences.prints(node):
+                lines += self.sequences.statements(node)
             elif not self.is_view(node):  # type: ignore[operator]
                 lines += self.source.reserve_for(node)
                 lines += self.kernels.call(node, _kernel(node, self.plan, self.target))

@@ -6,14 +6,16 @@ from partita.backends.cpu import kernels
 from partita.backends.cpu.bodies import separate_outputs, share_parameters
 from partita.backends.cpu.layout import assign_layouts
 from partita.backends.cpu.pack_products import pack_products
+from partita.backends.cpu.sequences import SEQUENCE_OPERATORS
 from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
+from partita.ir.operators.sequences import is_list
 from partita.ir.schema import NEWEST_OPSET
-from partita.ir.types import TensorType
+from partita.ir.types import OptionalType, SequenceType, TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
 
@@ -37,7 +39,7 @@ def unsupported(node: Node) -> str | None:
     if problem is None and is_control(node):
         inner = (part for body in bodies(node).values() for part in body.nodes)
         return next((f"{part.op_type} in its body: {p}" for part in inner if (p := unsupported(part))), None)
-    if problem is not None or has_expression(node) or is_observation(node):
+    if problem is not None or has_expression(node) or is_observation(node) or node.op_type in SEQUENCE_OPERATORS:
         return problem
     graph = Graph("claim")
     graph.opsets = {"": NEWEST_OPSET, node.domain: node.version}
@@ -57,7 +59,7 @@ def unsupported(node: Node) -> str | None:
     for part in graph.nodes:
         if is_control(part):
             problem = unsupported(part)
-        elif not has_expression(part):
+        elif not has_expression(part) and not is_observation(part) and part.op_type not in SEQUENCE_OPERATORS:
             inside = "" if part.op_type == node.op_type else f" (part of {node.op_type})"
             return f"{part.qualified_type}{inside} has no expression and no kernel"
         problem = problem or next((p for value in part.outputs if (p := _no_c_type(value))), None)
@@ -67,10 +69,15 @@ def unsupported(node: Node) -> str | None:
 
 
 def _no_c_type(value: Value) -> str | None:
-    if not isinstance(value.type, TensorType) or value.type.shape is None:
-        return f"{value.name!r} is {value.type}; only tensors of known rank have C"
-    if value.type.dtype not in C_TYPES:
-        return f"{value.name!r} has element type {value.type.dtype!r}, which has no C type yet"
+    kind = value.type
+    if isinstance(kind, OptionalType):
+        kind = kind.element
+    if isinstance(kind, SequenceType):
+        kind = kind.element
+    if not isinstance(kind, TensorType) or (kind.shape is None and not is_list(value)):
+        return f"{value.name!r} is {value.type}; tensors of known rank, and sequences of tensors, have C"
+    if kind.dtype not in C_TYPES:
+        return f"{value.name!r} has element type {kind.dtype!r}, which has no C type yet"
     return None
 
 

@@ -99,18 +99,17 @@ def _not_implemented(node: Node) -> str | None:
 def _not_typed(node: Node) -> str | None:
     """Why the values of `node` cannot cross a region's border."""
     for value in (*node.operands, *node.outputs):
-        at_border = value.producer is None and value.parameter is None
-        reason = _type_problem(value.type, at_border)
+        reason = _type_problem(value.type)
         if reason is not None:
             return f"{value.name!r} is {reason}"
     return None
 
 
-def _type_problem(kind: Type, at_border: bool) -> str | None:
+def _type_problem(kind: Type) -> str | None:
     if isinstance(kind, UnknownType):
         return "of unknown type"
     if not isinstance(kind, TensorType):
-        return f"{kind}; a model's inputs and outputs are tensors" if at_border else None
+        return f"{kind}; an engine is given tensors, the host has sequences"
     if kind.shape is None:
         return "of unknown rank; the runtime describes tensors by their sizes"
     if kind.dtype is DType.STRING:

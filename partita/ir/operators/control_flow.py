@@ -12,7 +12,8 @@ from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import infers, known, normalized_axis, upgrades
-from partita.ir.types import DType, TensorType, Type, UnknownType
+from partita.ir.operators.sequences import has_lists, joined_sequences
+from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
 
 
 def bodies(node: Node) -> dict[str, Graph]:
@@ -46,7 +47,7 @@ def steps(graph: Graph) -> Iterator[Node]:
 
 def sets_extents(graph: Graph) -> bool:
     """Whether sizes of what `graph` computes may become known while it runs only."""
-    return any(is_control(node) or is_observation(node) for node in graph.nodes)
+    return any(is_control(node) or is_observation(node) or has_lists(node) for node in graph.nodes)
 
 
 def captured(node: Node) -> list[Value]:
@@ -107,6 +108,10 @@ def _element_type(node: Node, position: int) -> Type:
 
 def _joined(first: Type, second: Type, name: str) -> Type:
     """A type for values of both types: dimensions that differ become a symbol."""
+    if isinstance(first, SequenceType) and isinstance(second, SequenceType):
+        return joined_sequences(first, second)
+    if isinstance(first, OptionalType) and isinstance(second, OptionalType):
+        return OptionalType(_joined(first.element, second.element, name))
     if not isinstance(first, TensorType) or not isinstance(second, TensorType):
         return second if isinstance(first, UnknownType) else first
     if first.dtype is not second.dtype:
@@ -172,8 +177,13 @@ def loop(node: Node) -> list[Type]:
         raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
     found = _carried(node, body, 2, 1, count)
     trips = _trip_count(node, body)
-    final = [inner.type for inner in body.inputs[2 : 2 + count]]
+    final = [_final(inner.type, made) for inner, made in zip(body.inputs[2 : 2 + count], found[1:], strict=False)]
     return [*final, *(_stacked(_outside(kind, node), trips, 0) for kind in found[1 + count :])]
+
+
+def _final(carried: Type, made: Type) -> Type:
+    """The type of what a loop carried, at its end: what is absent at first may be there for sure then."""
+    return carried if isinstance(made, OptionalType) or not isinstance(carried, OptionalType) else made
 
 
 def _outside(kind: Type, node: Node) -> Type:

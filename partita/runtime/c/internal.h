@@ -6,6 +6,7 @@
 #include <stdarg.h>
 
 #include "partita.h"
+#include "partita_sequence.h"
 
 #define PARTITA_MESSAGE_BYTES 1024
 
@@ -58,6 +59,7 @@ struct partita_instance {
     char *arena;
     int64_t arena_bytes;
     partita_block *heaps;   /* per buffer of storage PARTITA_HEAP */
+    partita_sequence *sequences; /* per buffer of storage PARTITA_SEQUENCE */
     partita_block *staging; /* per input of the model or of a region: copies of inputs that cannot be read in place */
     partita_block *results; /* per output: memory where the caller gave none, or gave unaligned memory */
     partita_tensor *tensors; /* an interpreted region's arguments */
@@ -101,6 +103,22 @@ partita_status partita_derive(partita_instance *instance);
 /* Compares a tensor's shape with what its value's shape is now. */
 partita_status partita_check_shape(partita_instance *instance, const char *role, const partita_value *value,
                                    const partita_tensor *tensor);
+
+/* sequences.c: 0 without memory */
+void partita_sequence_free(partita_sequence *sequence);
+int partita_sequence_borrow(partita_sequence *sequence, const partita_tensor *tensor); /* appends what stays where it is */
+int partita_sequence_copy_in(partita_sequence *sequence, const partita_tensor *tensor); /* appends a copy */
+
+/* handover.c */
+partita_status partita_check_sequence(partita_instance *instance, const partita_value *value,
+                                      const partita_tensor *given);
+/* Makes an input the value of its buffer: elements stay where they are unless one of the outputs lies there. */
+partita_status partita_take_sequence(partita_instance *instance, const partita_value *value,
+                                     const partita_tensor *given, const partita_tensor *outputs, int32_t count);
+/* Describes the value of an output's buffer, in memory of results[index]. */
+partita_status partita_give_sequence(partita_instance *instance, int32_t index, const partita_value *value,
+                                     partita_tensor *output);
+void partita_drop_sequences(partita_instance *instance, int keep_outputs);
 
 /* planner.c */
 partita_status partita_plan(partita_instance *instance);

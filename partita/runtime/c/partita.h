@@ -43,7 +43,12 @@ typedef enum partita_status {
     PARTITA_ERROR_STATE = 9       /* called at the wrong time: used after close, for one */
 } partita_status;
 
-/* A tensor of the caller's. `data_type` is an ONNX TensorProto.DataType. */
+/* What stands in the place of an element type where a value is no tensor. */
+#define PARTITA_TYPE_SEQUENCE (-1) /* `data` is an array of shape[0] tensors, the elements; `rank` is 1 */
+#define PARTITA_TYPE_ABSENT (-2)   /* an optional value that there is not; `data` is NULL */
+
+/* A tensor of the caller's. `data_type` is an ONNX TensorProto.DataType. Sequences and optional values are passed as
+ * tensors too; an optional value that is there, as what it holds. */
 typedef struct partita_tensor {
     void *data;
     int32_t data_type;
@@ -61,6 +66,7 @@ typedef struct partita_string {
 
 typedef struct partita_instance partita_instance;
 typedef struct partita_call partita_call;
+typedef struct partita_sequence partita_sequence; /* partita_sequence.h */
 
 /* ------------------------------------------------------------------ what a region function sees */
 
@@ -100,6 +106,7 @@ struct partita_call {
     int64_t *extents;            /* values of the symbolic dimensions, then of what is derived from them */
     const partita_services *services;
     partita_instance *instance;
+    partita_sequence *sequences; /* per buffer: sequences and optional values, where its storage says so */
 };
 
 typedef partita_status (*partita_region_run)(const partita_call *call);
@@ -115,7 +122,8 @@ typedef enum partita_storage {
     PARTITA_ARENA = 0,    /* at an offset of the arena */
     PARTITA_ARGUMENT = 1, /* the caller's memory: a model input or output */
     PARTITA_CONSTANT = 2, /* an entry of the parameter table */
-    PARTITA_HEAP = 3      /* reserved at run time: its size depends on data */
+    PARTITA_HEAP = 3,     /* reserved at run time: its size depends on data */
+    PARTITA_SEQUENCE = 4  /* a sequence or an optional value, of the instance's */
 } partita_storage;
 
 /* A size: >= 0 is the size itself, < 0 stands for extents[-size - 1]. */
@@ -130,13 +138,22 @@ typedef struct partita_buffer {
     int64_t offset; /* in the arena, in bytes; -1: planned at run time */
 } partita_buffer;
 
-/* A tensor that the executor knows: a model input or output, or a value passed between regions. */
+/* What a value is. Of sequences and optional values, data_type is the elements', and there is no shape. */
+typedef enum partita_kind {
+    PARTITA_KIND_TENSOR = 0,
+    PARTITA_KIND_SEQUENCE = 1,
+    PARTITA_KIND_OPTIONAL_TENSOR = 2,
+    PARTITA_KIND_OPTIONAL_SEQUENCE = 3
+} partita_kind;
+
+/* A value that the executor knows: a model input or output, or one passed between regions. */
 typedef struct partita_value {
     const char *name;
     int32_t data_type;
     int32_t rank;
     const partita_extent *shape;
     int32_t buffer; /* index into buffers */
+    int32_t kind;   /* partita_kind */
 } partita_value;
 
 typedef struct partita_constant {
@@ -209,7 +226,9 @@ void partita_close(partita_instance *instance);
 /* Runs the model. `inputs` and `outputs` are in the model's order. An output whose data is NULL is given memory of the
  * instance's, valid until the next run; else data must hold the output, and its shape must agree.
  * Inputs are read in place where aligned to their element size, and copied where they are not, or where they overlap
- * an output. Outputs that overlap one another are refused. */
+ * an output. Outputs that overlap one another are refused. Sequences and optional values that are outputs are always
+ * given memory: their data must be NULL, and what they hold is not to be written to. Elements that the model hands through
+ * from an input may lie in the input's memory. */
 partita_status partita_run(partita_instance *instance, const partita_tensor *inputs, partita_tensor *outputs);
 
 /* Initializes region `region` now, if it was not: what `run` does at first use. */

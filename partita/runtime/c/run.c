@@ -19,9 +19,16 @@ static int is_aligned(const partita_tensor *tensor) {
 }
 
 /* Decides where each input is read: in place, or from a copy where it is misaligned or an output overlaps it. */
-static partita_status stage_inputs(partita_instance *instance, const partita_tensor *inputs, int32_t input_count,
-                                   const partita_tensor *outputs, int32_t output_count) {
+static partita_status stage_inputs(partita_instance *instance, const int32_t *values, const partita_tensor *inputs,
+                                   int32_t input_count, const partita_tensor *outputs, int32_t output_count) {
     for (int32_t index = 0; index < input_count; index++) {
+        const partita_value *value = &instance->model->values[values[index]];
+        if (value->kind != PARTITA_KIND_TENSOR) {
+            instance->read[index] = &instance->sequences[value->buffer];
+            if (partita_take_sequence(instance, value, &inputs[index], outputs, output_count))
+                return PARTITA_ERROR_MEMORY;
+            continue;
+        }
         const int64_t bytes = bytes_of(&inputs[index]);
         int in_place = is_aligned(&inputs[index]);
         for (int32_t output = 0; output < output_count; output++)
@@ -48,6 +55,10 @@ static partita_status check_outputs(partita_instance *instance, const int32_t *v
         const partita_tensor *output = &outputs[index];
         if (!output->data)
             continue;
+        if (value->kind != PARTITA_KIND_TENSOR)
+            return partita_fail(instance, PARTITA_ERROR_ARGUMENT,
+                                "output '%s' is a sequence or optional: its data must be NULL, it is given memory",
+                                value->name);
         if (output->data_type != value->data_type || output->rank != value->rank)
             return partita_fail(instance, PARTITA_ERROR_ARGUMENT,
                                 "output '%s': data type %d and rank %d, expected data type %d and rank %d", value->name,
@@ -93,6 +104,8 @@ static partita_status deliver(partita_instance *instance, int32_t index, const p
                               partita_tensor *output) {
     int64_t shape[PARTITA_MAX_RANK];
     const int32_t storage = instance->model->buffers[value->buffer].storage;
+    if (value->kind != PARTITA_KIND_TENSOR)
+        return partita_give_sequence(instance, index, value, output);
     partita_shape_of(instance, value, shape);
     const int64_t bytes = partita_bytes_of(value->data_type, value->rank, shape);
     if (bytes < 0)
@@ -247,7 +260,7 @@ static partita_status prepare(partita_instance *instance, const partita_tensor *
     if (!status && !instance->all_ready)
         status = look_all_up(instance);
     if (!status)
-        status = stage_inputs(instance, inputs, model->input_count, outputs, model->output_count);
+        status = stage_inputs(instance, model->inputs, inputs, model->input_count, outputs, model->output_count);
     if (status)
         return status;
     for (int32_t index = 0; index < model->input_count; index++)
@@ -262,6 +275,7 @@ static partita_status prepare(partita_instance *instance, const partita_tensor *
 
 static partita_status run_locked(partita_instance *instance, const partita_tensor *inputs, partita_tensor *outputs) {
     const partita_model *model = instance->model;
+    partita_drop_sequences(instance, 0);
     partita_status status = prepare(instance, inputs, outputs);
     for (int32_t index = 0; index < model->buffer_count && !status; index++)
         if (model->buffers[index].storage == PARTITA_HEAP)
@@ -274,6 +288,7 @@ static partita_status run_locked(partita_instance *instance, const partita_tenso
                 instance->pointers[model->values[region->values[argument]].buffer];
         status = run_slot(instance, index);
     }
+    partita_drop_sequences(instance, 1);
     for (int32_t index = 0; index < model->output_count && !status; index++) {
         const partita_value *value = &model->values[model->outputs[index]];
         void *place = instance->pointers[value->buffer];
@@ -309,14 +324,16 @@ static partita_status region_locked(partita_instance *instance, int32_t index, p
     if (!status)
         status = check_outputs(instance, outputs, region->output_count, results);
     if (!status)
-        status = stage_inputs(instance, arguments, region->input_count, results, region->output_count);
+        status = stage_inputs(instance, region->values, arguments, region->input_count, results, region->output_count);
     for (int32_t input = 0; input < region->input_count && !status; input++)
         slot->arguments[input] = (void *)(uintptr_t)instance->read[input];
     for (int32_t output = 0; output < region->output_count && !status; output++) {
         const partita_value *value = &model->values[outputs[output]];
         void **place = &slot->arguments[region->input_count + output];
         *place = NULL;
-        if (model->buffers[value->buffer].storage != PARTITA_HEAP)
+        if (value->kind != PARTITA_KIND_TENSOR)
+            *place = &instance->sequences[value->buffer];
+        else if (model->buffers[value->buffer].storage != PARTITA_HEAP)
             status = place_output(instance, output, value, &results[output], place);
     }
     if (!status)

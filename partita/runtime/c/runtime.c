@@ -123,7 +123,8 @@ static int allocate_slots(partita_instance *instance) {
                                     .offsets = instance->offsets,
                                     .extents = instance->extents,
                                     .services = &instance->services,
-                                    .instance = instance};
+                                    .instance = instance,
+                                    .sequences = instance->sequences};
     }
     return 1;
 }
@@ -136,7 +137,8 @@ static int allocate_arrays(partita_instance *instance) {
            ARRAY(planned, model->symbol_count) && ARRAY(binders, model->symbol_count) &&
            ARRAY(offsets, model->buffer_count) && ARRAY(pointers, model->buffer_count) &&
            ARRAY(order, model->buffer_count) && ARRAY(placed, model->buffer_count) &&
-           ARRAY(heaps, model->buffer_count) && ARRAY(staging, inputs) && ARRAY(read, inputs) &&
+           ARRAY(heaps, model->buffer_count) &&
+           ARRAY(sequences, model->buffer_count) && ARRAY(staging, inputs) && ARRAY(read, inputs) &&
            ARRAY(results, outputs) && ARRAY(tensors, inputs + outputs) && ARRAY(slots, model->region_count) &&
            allocate_slots(instance);
 #undef ARRAY
@@ -161,6 +163,9 @@ static void destroy(partita_instance *instance) {
     }
     free(instance->slots);
     free_blocks(instance->heaps, model->buffer_count);
+    for (int32_t buffer = 0; instance->sequences && buffer < model->buffer_count; buffer++)
+        partita_sequence_free(&instance->sequences[buffer]);
+    free(instance->sequences);
     free_blocks(instance->staging, most_inputs(model));
     free_blocks(instance->results, most_outputs(model));
     free(instance->constants);
@@ -207,6 +212,9 @@ static partita_status set_up(partita_instance *instance, const partita_options *
     const partita_model *model = instance->model;
     if (!allocate_arrays(instance))
         return partita_fail(instance, PARTITA_ERROR_MEMORY, "no memory for an instance of %s", model->symbol);
+    for (int32_t buffer = 0; buffer < model->buffer_count; buffer++)
+        if (model->buffers[buffer].storage == PARTITA_SEQUENCE)
+            instance->pointers[buffer] = &instance->sequences[buffer];
     instance->engine = options->engine;
     instance->engine_user = options->engine_user;
     const int32_t threads = partita_thread_count(options->threads);

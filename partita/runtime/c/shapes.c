@@ -56,6 +56,8 @@ partita_status partita_check_shape(partita_instance *instance, const char *role,
 }
 
 static partita_status check_type(partita_instance *instance, const partita_value *value, const partita_tensor *tensor) {
+    if (value->kind != PARTITA_KIND_TENSOR)
+        return partita_check_sequence(instance, value, tensor);
     if (tensor->data_type != value->data_type)
         return partita_fail(instance, PARTITA_ERROR_ARGUMENT, "input '%s': data type %d, expected %d", value->name,
                             (int)tensor->data_type, (int)value->data_type);

@@ -82,14 +82,19 @@ def test_control_flow_that_reads_outer_values() -> None:
         compare(module, proto, {"flag": np.array(flag), "x": array(3)})
 
 
-def test_sequences_inside_a_region() -> None:
+def test_sequences_are_the_hosts() -> None:
     nodes = [
-        node("SequenceConstruct", ["x", "z"], ["s"]),
-        node("Constant", [], ["i"], value_int=1),
-        node("SequenceAt", ["s", "i"], ["y"]),
+        node("Neg", ["x"], ["n"]),
+        node("SequenceConstruct", ["n", "z"], ["s"]),
+        node("Constant", [], ["i"], value_int=0),
+        node("SequenceAt", ["s", "i"], ["e"]),
+        node("Exp", ["e"], ["y"]),
     ]
     inputs = {"x": array(3), "z": array(3, seed=1)}
-    check("reference", nodes, inputs)
+    proto = model(nodes, inputs, {})
+    module = compile_for("reference", proto)
+    assert [backend for _, backend, _ in decisions(module)] == ["reference", "cpu", "cpu", "reference"]
+    compare(module, proto, inputs)
 
 
 def test_several_outputs_and_types() -> None:
