@@ -19,6 +19,7 @@ from partita.passes.bind import BindProgram
 from partita.passes.partition import partition
 from partita.passes.plan_memory import MemoryPlan, plan_memory
 from partita.passes.schedule import schedule
+from partita.recall import Compiled, Recall
 from partita.runtime import BuildOptions, CSourceModule, InterpretedModule, MetadataModule, value_digest
 
 RegionModule = CSourceModule | InterpretedModule
@@ -51,11 +52,16 @@ def compile(
         UnsupportedOperatorError: some nodes run on no backend; the message lists all of them.
         BackendError: a target is unknown or lacks what it needs on this machine.
     """
+    build = build or BuildOptions()
     backends = discovery.backends(targets)
     for backend in backends:
-        backend.mcpu = (build or BuildOptions()).mcpu
+        backend.mcpu = build.mcpu
     graph = read_onnx(model, shapes)
     symbol = identifier(name or _default_name(model, graph))
+    recall = Recall(graph, symbol, shapes or {}, build) if not targets and dump is None else None
+    recalled = recall.get() if recall else None
+    if recalled is not None:
+        return recalled
     pipeline.prepare(graph, dump=dump)
     bound = BindProgram(graph)
     bound.hoist(graph)
@@ -75,7 +81,10 @@ def compile(
         "decisions": [[d.node, d.op_type, d.backend, d.refusals] for d in decisions],
         "operators": operators,
     }
-    return wrap(graph, bound, plan, modules, symbol=symbol, extras=extras, build=build)
+    compiled = wrap(graph, bound, plan, modules, symbol=symbol, extras=extras)
+    if recall:
+        recall.put(compiled)
+    return compiled.bound({name: weight.array for name, weight in bound.weights.items()}, build)
 
 
 def lower(graph: Graph, backends: Sequence[Backend], bound: BindProgram) -> None:
@@ -142,14 +151,13 @@ def wrap(
     *,
     symbol: str,
     extras: Mapping[str, Any],
-    build: BuildOptions | None,
-) -> MetadataModule:
-    """The module that owns the weights, the schedule and the modules of the regions."""
+) -> Compiled:
+    """The schedule, the modules of the regions, and the program that computes their table."""
     functions = {function.symbol: function for module in modules for function in module.functions}
     interpreted = frozenset(m.symbol for m in modules if isinstance(m, InterpretedModule))
     baked = [(name, value_digest(weight.array)) for name, weight in sorted(bound.weights.items()) if weight.baked]
     program = schedule(graph, plan, functions, interpreted, symbol=symbol, table=bound.entries, baked=baked)
-    return MetadataModule(program, modules, bound.evaluate(), bind_program=bound.to_bytes(), extras=extras, build=build)
+    return Compiled(program, tuple(modules), bound.to_bytes(), tuple(bound.weights), extras)
 
 
 def _default_name(model: ModelSource, graph: Graph) -> str:

@@ -156,6 +156,7 @@ class Graph:
         self.inputs: list[Value] = []
         self.parameters: dict[Value, Parameter] = {}
         self.opsets: dict[str, int] = {}
+        self.digest = ""  # of the message it was read from, large weights apart; "" where that does not say all
         self._outputs: list[Value] = []
         self._topology: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
         self._uses: dict[Value, dict[Use, None]] = {}

@@ -5,6 +5,7 @@ Weights are not copied: inline ones stay in the mapped file, external ones in th
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import warnings
 from collections.abc import Mapping, Sequence
@@ -35,20 +36,22 @@ def read_onnx(source: ModelSource, shapes: Shapes | None = None) -> Graph:
     """Reads a model. `shapes` fixes input shapes: a number fixes a dimension, a name makes it symbolic, None leaves
     it. `ModelError` tells what is wrong with the file, all problems of a kind at once."""
     try:
-        model, raw, base = _open(source)
+        model, raw, base, digest = _open(source)
         _check_header(model)
         _check_functions(model)
-        return _read(model, raw, base, shapes or {})
+        graph = _read(model, raw, base, shapes or {})
+        graph.digest = digest
+        return graph
     except PartitaError:
         raise
     except Exception as error:  # damaged messages make the libraries raise anything
         raise ModelError(f"the model is damaged: {type(error).__name__}: {error}") from error
 
 
-def _open(source: ModelSource) -> tuple[onnx.ModelProto, list[memoryview | None], Path | None]:
-    """The message without large weights, the weights' bytes, and the folder of external files."""
+def _open(source: ModelSource) -> tuple[onnx.ModelProto, list[memoryview | None], Path | None, str]:
+    """The message without large weights, the weights' bytes, the folder of external files, and the message's digest."""
     if isinstance(source, onnx.ModelProto):
-        return source, [], None
+        return source, [], None, ""
     base: Path | None = None
     if isinstance(source, bytes):
         data = memoryview(source)
@@ -70,7 +73,14 @@ def _open(source: ModelSource) -> tuple[onnx.ModelProto, list[memoryview | None]
         raise ModelError(
             f"{where} cannot be read as an ONNX model: {error}; is it another format, or cut off?"
         ) from error
-    return model, [None if piece is None else data[piece[0] : sum(piece)] for piece in slim.raw], base
+    weights = [None if piece is None else data[piece[0] : sum(piece)] for piece in slim.raw]
+    return model, weights, base, _digest(slim.message, model)
+
+
+def _digest(message: bytes, model: onnx.ModelProto) -> str:
+    """The digest of a message; "" where some constant, rather than a weight, lies in another file."""
+    external = sum(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer)
+    return "" if message.count(b"location") > external else hashlib.sha256(message).hexdigest()
 
 
 def _map(path: Path) -> memoryview:

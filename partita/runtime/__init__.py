@@ -8,7 +8,7 @@ from __future__ import annotations
 from partita.runtime.bind import evaluate_bind_program, value_digest
 from partita.runtime.executor import Device, Executor, cpu
 from partita.runtime.load import LoadedModule, load_module, rebind_artifact
-from partita.runtime.module import CSourceModule, Function, InterpretedModule, MetadataModule, Unit
+from partita.runtime.module import CSourceModule, Function, InterpretedModule, MetadataModule, Unit, table_of
 from partita.runtime.profile import PROFILE_FLAG, KernelNote, KernelTime
 from partita.runtime.program import Buffer, Extent, Kind, Program, Region, Storage, Symbol, Value
 from partita.runtime.toolchain import BuildOptions, find_compiler
@@ -39,5 +39,6 @@ __all__ = [
     "find_compiler",
     "load_module",
     "rebind_artifact",
+    "table_of",
     "value_digest",
 ]

@@ -175,7 +175,7 @@ def _check_versions(path: Path, manifest: Mapping[str, Any]) -> None:
         raise ArtifactError(
             f"{path}: of ABI {manifest.get('abi')}, and this Partita has {ABI_VERSION}: compile it again"
         )
-    here = _features_here()
+    here = features_here()
     missing = sorted(set(manifest.get("features", ())) - here) if here else []
     if missing:
         raise ArtifactError(
@@ -184,7 +184,7 @@ def _check_versions(path: Path, manifest: Mapping[str, Any]) -> None:
         )
 
 
-def _features_here() -> set[str]:
+def features_here() -> set[str]:
     """The instruction sets of this machine; empty where the system does not tell."""
     try:
         text = Path("/proc/cpuinfo").read_text("utf-8", "replace")

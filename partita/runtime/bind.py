@@ -6,7 +6,10 @@ The bind program is an ONNX model: its inputs are the model's original parameter
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from partita.errors import ParameterError
 from partita.runtime.data_types import fits, type_name
 from partita.runtime.strings import packed
 from partita.runtime.table import Array
+
+WORKERS = 4  # components evaluated at a time, at most: each holds what lies between its parameters and its entries
 
 
 def value_digest(array: Array) -> str:
@@ -43,8 +48,8 @@ def check_baked(baked: Iterable[tuple[str, str]], parameters: Mapping[str, Array
 def evaluate_bind_program(model: bytes, parameters: Mapping[str, Array]) -> dict[str, Array]:
     """Computes the table's entries.
 
-    Nodes that are connected are evaluated together, one such component after the other, so that what lies between
-    is dropped at once. Entries that are parameters are those very arrays.
+    Nodes that are connected are evaluated together, a few such components at a time, so that what lies between is
+    dropped at once. Entries that are parameters are those very arrays.
 
     Args:
         model: the bind program, as bytes of an ONNX model.
@@ -59,8 +64,9 @@ def evaluate_bind_program(model: bytes, parameters: Mapping[str, Array]) -> dict
     _check_parameters(program, parameters)
     given = {item.name: _native(parameters[item.name]) for item in program.graph.input}
     entries: dict[str, Array] = {}
-    for component in _components(program):
-        entries.update(_evaluate(program, component, given))
+    with ThreadPoolExecutor(max_workers=min(WORKERS, len(os.sched_getaffinity(0)))) as pool:
+        for results in pool.map(partial(_evaluate, program, parameters=given), _components(program)):
+            entries.update(results)
     given |= _initializers(program)
     names = [output.name for output in program.graph.output]
     return {name: packed(entries[name] if name in entries else given[name]) for name in names}
@@ -150,4 +156,5 @@ def _evaluate(program: Any, nodes: list[Any], parameters: Mapping[str, Array]) -
     except Exception as error:  # whatever a node raises, the parameters made it
         names = ", ".join(repr(item.name) for item in outputs)
         raise ParameterError(f"computing {names} from the parameters failed: {error}") from error
-    return {item.name: np.asarray(result) for item, result in zip(outputs, results, strict=True)}
+    # Dense here rather than when they are used: threads share the work.
+    return {item.name: np.asarray(result, order="C") for item, result in zip(outputs, results, strict=True)}

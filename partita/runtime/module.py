@@ -306,6 +306,16 @@ class MetadataModule(RunnableModule):
         return Content(manifest, files, self._layout, self._params)
 
 
+def table_of(program: Program, bind_program: bytes, parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """The table that a bind program computes.
+
+    Raises:
+        ParameterError: parameters do not fit, or are others where the compiler looked at them.
+    """
+    check_baked(program.baked, parameters)
+    return evaluate_bind_program(bind_program, parameters)
+
+
 def bind_table(
     program: Program, bind_program: bytes, table: Mapping[str, Array], parameters: Mapping[str, Array]
 ) -> dict[str, Array]:
@@ -317,8 +327,7 @@ def bind_table(
     Raises:
         ParameterError: parameters do not fit, or change what the compiler looked at.
     """
-    check_baked(program.baked, parameters)
-    computed = evaluate_bind_program(bind_program, parameters)
+    computed = table_of(program, bind_program, parameters)
     problems = []
     for name, array in table.items():
         if name not in computed:

@@ -145,7 +145,7 @@ def test_another_machines_artifact_is_refused(artifact, tmp_path, machine, name)
 def test_an_artifact_for_a_better_processor_is_refused_before_it_is_mapped(folder, monkeypatch):
     build = replace(BUILD, mcpu="x86-64-v3")
     path = compiled(network(), build=build).export_library("m.so")
-    monkeypatch.setattr("partita.runtime.artifact._features_here", lambda: {"sse4_2", "avx"})
+    monkeypatch.setattr("partita.runtime.artifact.features_here", lambda: {"sse4_2", "avx"})
     monkeypatch.setattr("partita.runtime.load.Library", lambda *_: pytest.fail("its code was loaded"))
     with pytest.raises(ArtifactError, match=r"uses avx2, .*which this machine lacks: compile it with another mcpu"):
         partita.load_module(path)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from partita.backends.cpu import winograd_matrices
 from partita.backends.cpu.blocked_operators import block_count
 from partita.ir.builder import Builder
@@ -124,11 +126,11 @@ class Packer:
     def winograd(self, w: Value, blocks: int, panels: int, tile: int) -> Value:
         """`[O, I, 3, 3]` to `[(tile + 2)^2, Op, Ib, B, V, B]`: G w G^T, computed in double precision."""
         matrix = winograd_matrices.as_array(winograd_matrices.weight_matrix(tile))
-        left = self.build.constant(matrix, DType.FLOAT64)
-        right = self.build.constant(matrix.T, DType.FLOAT64)
-        wide = self.build("Cast", w, to=DType.FLOAT64.onnx)
-        product = self.build("MatMul", self.build("MatMul", left, wide), right)
-        points = self.build("Cast", product, to=DType.FLOAT32.onnx)
+        both = self.build.constant(np.kron(matrix, matrix).T, DType.FLOAT64)  # one product instead of two a filter
+        flat = self.build("Reshape", w, self.build.ints([w.shape[0], w.shape[1], 9]))
+        product = self.build("MatMul", self.build("Cast", flat, to=DType.FLOAT64.onnx), both)
+        sizes = self.build.ints([w.shape[0], w.shape[1], tile + 2, tile + 2])
+        points = self.build("Reshape", self.build("Cast", product, to=DType.FLOAT32.onnx), sizes)
         inner = block_count(w.shape[1], self.block)
         padded = self._padded(points, blocks * self.block, inner * self.block)
         shape = [blocks // panels, panels, self.block, inner, self.block, (tile + 2) ** 2]
