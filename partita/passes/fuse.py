@@ -20,7 +20,8 @@ What may join is read off the operators' expressions, not off their names:
 - a node that only moves elements takes its producer's expression in, if nobody else wants the result;
 - a reduction joins what computes its operand, and what is pointwise over the same rows joins it (softmax, layer
   normalization);
-- a kernel of the backend (convolution, matrix product) takes pointwise users in as its epilogue.
+- a kernel of the backend (convolution, matrix product) takes pointwise users in as its epilogue, and what branches
+  from its result if it comes together again.
 What depends on parameters alone stays as it is: it will leave for the bind program.
 """
 
@@ -40,6 +41,9 @@ from partita.ir.types import TensorType
 from partita.passes.grouping import Group, Grouping
 
 CHEAP = frozenset("add sub mul div neg abs max min select eq ne lt le gt ge logical_and logical_or logical_not".split())
+
+
+NEARBY = 8  # nodes between a kernel and where its readers come together again
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class _Fuser:
         self.graph = graph
         self.fusion = fusion
         self.grouping: Grouping[_Label] = Grouping(graph)
+        self.branches: dict[Node, Group[_Label]] = {}  # nodes that will join a kernel together
 
     def groups(self) -> list[Group[_Label]]:
         for node in self.graph.nodes:
@@ -152,10 +157,46 @@ class _Fuser:
         return label
 
     def _as_epilogue(self, group: Group[_Label], node: Node, label: _Label, read: Sequence[Value]) -> _Label | None:
-        if label.kind != "loops" or label.reduced is not None or len(read) != 1:
+        if self.branches.get(node) is group:
+            return group.label
+        if not self._fits_epilogue(group, node, label):
             return None
-        same = dims.same_shape(label.domain, group.label.domain) and self._is_private(group, node)
-        return group.label if same and self.fusion.takes_epilogue(group.nodes[0], node) else None
+        if len(read) == 1 and self._is_private(group, node):
+            return group.label
+        branches = self._reconverging(group, node)
+        self.branches.update(dict.fromkeys(branches, group))
+        return group.label if branches else None
+
+    def _fits_epilogue(self, group: Group[_Label], node: Node, label: _Label) -> bool:
+        if label.kind != "loops" or label.reduced is not None or not dims.same_shape(label.domain, group.label.domain):
+            return False
+        return self.fusion.takes_epilogue(group.nodes[0], node)
+
+    def _reconverging(self, group: Group[_Label], node: Node) -> list[Node]:
+        """The nodes between a kernel's result and the one node where all that is computed from it comes together
+        again, as in x * sigmoid(x): they join as one. Empty where there is no such node nearby."""
+        members: list[Node] = []
+        values = set(group.nodes[-1].outputs)
+        pending = [node]
+        while pending and len(members) < NEARBY:
+            current = min(pending, key=self.grouping.place)
+            label, computation = self._label(current)
+            read = [value for value in dict.fromkeys(current.operands) if value in values]
+            if computation is None or not all(is_pointwise(computation, value) for value in read):
+                return []
+            others = [value for value in current.operands if value not in values]
+            if not self._fits_epilogue(group, current, label) or not self.grouping.is_before(others, group):
+                return []
+            members.append(current)
+            values.update(current.outputs)
+            escaping = [v for v in values if self._escapes(v, {*group.nodes, *members})]
+            if escaping == [current.output]:
+                return members
+            pending = [user for value in escaping for user in self.graph.consumers(value) if user not in members]
+        return []
+
+    def _escapes(self, value: Value, inside: set[Node]) -> bool:
+        return self.graph.is_output(value) or any(user not in inside for user in self.graph.consumers(value))
 
     @staticmethod
     def _covers(label: _Label, shape: Sequence[Dim]) -> bool:

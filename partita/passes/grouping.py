@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import networkx as nx
 
-from partita.ir.graph import Graph, Node
+from partita.ir.graph import Graph, Node, Value
 
 Label = TypeVar("Label")
 
@@ -55,6 +55,19 @@ class Grouping(Generic[Label]):
         self._groups.add_node(group)
         self._place(node, group)
         return group
+
+    def place(self, node: Node) -> int:
+        """The place of a node in the topological order."""
+        return self._order[node]
+
+    def is_before(self, values: Iterable[Value], group: Group[Label]) -> bool:
+        """Whether all these values are there before `group` runs: their nodes are grouped, and no group among theirs
+        depends on it."""
+        producers = [value.producer for value in values if value.producer is not None]
+        if any(producer not in self._group_of for producer in producers):
+            return False
+        after = nx.descendants(self._groups, group) if producers else set()
+        return not any(self._group_of[producer] in after for producer in producers)
 
     def may_join(self, node: Node, group: Group[Label]) -> bool:
         """Whether `node`, of which no user is grouped yet, may join: none of the groups it reads from depends on

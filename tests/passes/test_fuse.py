@@ -53,7 +53,12 @@ def test_fusion_tells_whether_it_changed_anything():
         ("a = Neg (x) b = MatMul (a, y2) z = Relu (b)", [["Neg"], ["MatMul", "Relu"]], "an epilogue, no prologue"),
         ("b = MatMul (x, y2) c = Add (b, y) z = Relu (c)", [["MatMul", "Add", "Relu"]], "an epilogue of two"),
         ("b = MatMul (x, y2) z = Exp (b)", [["MatMul"], ["Exp"]], "the kernel refuses it"),
-        ("b = MatMul (x, y2) c = Neg (b) z = Add (b, c)", [["MatMul"], ["Neg", "Add"]], "the product is read twice"),
+        (
+            "b = MatMul (x, y2) c = Neg (b) z = Add (b, c)",
+            [["MatMul", "Neg", "Add"]],
+            "branches of a product that meet",
+        ),
+        ("b = MatMul (x, y2) c = Exp (b) z = Add (b, c)", [["MatMul"], ["Exp", "Add"]], "a branch the kernel refuses"),
         ("b = MatMul (x, y2) z = Mul (b, b)", [["MatMul", "Mul"]], "one reader, both operands"),
         ("b = MatMul (x, y2) c = MatMul (x, y2) z = Add (b, c)", [["MatMul"], ["MatMul", "Add"]], "one kernel each"),
         ("a = Exp (x) b = Floor (a) z = Neg (b)", [["Exp"], ["Floor"], ["Neg"]], "no loop"),
