@@ -8,7 +8,7 @@ operators broadcast, pools see a third spatial axis of window 1, layout changes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -27,8 +27,8 @@ def block_window(node: Node) -> Window:
     if not is_pool(node):
         return window(node, x.shape[2:4], kernel)
     view = window(node, x.shape[2:], kernel, ceil=bool(node.attributes.get("ceil_mode", 0)))
-    two = {field.name: getattr(view, field.name)[:2] for field in fields(view)}
-    return Window(**two)
+    axes = [field.name for field in fields(view) if field.name != "may_overhang"]
+    return replace(view, **{name: getattr(view, name)[:2] for name in axes})
 
 
 def _guarded(view: Window, value: Value, places: Sequence[Expr], spatial: Sequence[Dim], *rest: Expr) -> Expr:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, call, cast, literal, load, size
+from partita.ir.expression import Axis, Expr, Index, call, cast, literal, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import infers, performs
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
@@ -102,14 +102,13 @@ def linear_attention(node: Node) -> Procedure:
     keys, values = read(key, row, t, h * size(depth) + d), read(value, row, t, h * size(width) + m)
     steps: list[Store | Loops] = []
     if decay is not None:
-        per_key = not dims.same(decay.shape[2], kept)
-        place = h * size(depth) + d if per_key else h
+        place = select(call("eq", size(decay.shape[2]), kept), h, h * size(depth) + d)  # per head, or per key
         steps.append(over(store(fading, [d], call("exp", read(decay, row, t, place))), axes=[d]))
         steps.append(over(store(state, [d, m], current(state, [d, m]) * current(fading, [d]))))
     if beta is None:
         steps.append(over(store(fresh, [m], values), axes=[m]))
     else:
-        rate = read(beta, row, t, 0 if dims.same(beta.shape[2], 1) else h)
+        rate = read(beta, row, t, select(call("eq", size(beta.shape[2]), 1), 0 * h, h))
         steps.append(over(store(fresh, [m], zero), axes=[m]))
         steps.append(over(store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
         steps.append(over(store(fresh, [m], rate * (values - current(fresh, [m]))), axes=[m]))

@@ -112,6 +112,7 @@ class Window:
     begin: tuple[Dim, ...]  # padding before
     end: tuple[Dim, ...]  # padding after
     output: tuple[Dim, ...]
+    may_overhang: bool = False  # the last window may reach beyond the padding
 
     @property
     def is_padded(self) -> bool:
@@ -148,12 +149,12 @@ def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: b
                     f"{node.describe()}: the window of {reach} is larger than axis {n + 2} with its padding"
                 )
             size_out = (dims.ceil_div if ceil else dims.floor_div)(span, strides[n]) + 1
-            if ceil and dims.all_static([size_out, dim]) and (size_out - 1) * strides[n] >= dim + first:
-                size_out -= 1  # a window may not start in the padding after the end
+            if ceil:  # a window may not start in the padding after the end
+                size_out = dims.minimum(size_out, dims.floor_div(dim + first - 1, strides[n]) + 1)
         begin.append(first)
         end.append(last)
         output.append(dims.simplified(size_out))
-    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(output))
+    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(output), ceil)
 
 
 def sources(view: Window, out: Sequence[Expr], inner: Sequence[Expr]) -> list[Expr]:
@@ -170,7 +171,7 @@ def inside(view: Window, places: Sequence[Expr], spatial: Sequence[Dim]) -> Expr
     for n, place in enumerate(places):
         if dims.all_static([view.begin[n], view.end[n]]) and view.begin[n] == view.end[n] == 0:
             overhang = (view.output[n] - 1) * view.strides[n] + view.dilations[n] * (view.kernel[n] - 1) - spatial[n]
-            if not dims.is_static(overhang) or overhang < 0:
+            if overhang < 0 if dims.is_static(overhang) else not view.may_overhang:
                 continue
         within = (place >= 0) & (place < size(spatial[n]))
         condition = within if condition is None else condition & within

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from partita.errors import ModelError
+from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
@@ -51,10 +51,9 @@ def _is_real_inverse(node: Node) -> bool:
 @infers("DFT")
 def dft_type(node: Node) -> Type:
     x, axis, length = node.operand(0), _axis(node), _length(node)
+    _check_parts(node)
     if axis == len(x.shape) - 1 or x.shape[-1] not in (1, 2):
-        raise ModelError(
-            f"{node.describe()}: the last axis holds the real and the imaginary part, and is none to transform"
-        )
+        raise ModelError(f"{node.describe()}: the last axis holds real and imaginary parts, and is none to transform")
     shape = list(x.shape)
     shape[axis], shape[-1] = length, 2
     if _is_real_inverse(node):
@@ -62,6 +61,11 @@ def dft_type(node: Node) -> Type:
     elif node.attributes.get("onesided", 0):
         shape[axis] = dims.floor_div(length, 2) + 1
     return TensorType(x.tensor.dtype, tuple(shape))
+
+
+def _check_parts(node: Node) -> None:
+    if not dims.is_static(node.operand(0).shape[-1]):
+        raise ShapeError(f"{node.describe()}: whether there are imaginary parts must be known; fix it with `shapes`")
 
 
 @decomposes("DFT")
@@ -173,6 +177,7 @@ def dft_of_data(build: Builder, node: Node) -> Value:
         length = observe(build, wide(build, length))
     if axis is None or known(axis) is not None:
         return build("DFT", x, length, axis, **node.attributes)
+    _check_parts(node)
     rank = len(x.shape) - 1
     sizes, places, ones = shape_vector(build, x), build.ints(range(rank)), build.ints([1])
     signal = build("Slice", sizes, build.ints([0]), build.ints([rank]))

@@ -10,7 +10,7 @@ from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, cast, literal, load, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.dynamic import flat, shape_vector, wide
+from partita.ir.operators.dynamic import shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import infers, ints, normalized_axis, performs, required, sized_by_data
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
@@ -170,7 +170,7 @@ def top_k(node: Node) -> Procedure:
 
 @sized_by_data("TopK", operands=[1])
 def top_k_of_data(build: Builder, node: Node) -> Sequence[Value]:
-    x, count = node.operand(0), wide(build, node.operand(1))
+    x, count = node.operand(0), build("Reshape", wide(build, node.operand(1)), build.ints([1]))
     axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
     length = build("Gather", shape_vector(build, x), build.ints([axis]))
     fits = build("And", build("LessOrEqual", count, length), build("GreaterOrEqual", count, build.ints([0])))
@@ -280,8 +280,8 @@ def non_max_suppression(build: Builder, node: Node) -> Value:
     boxes, scores = node.operand(0), node.operand(1)
     most = node.input(2)
     length = build("Gather", shape_vector(build, scores), build.ints([2]))
-    limit = build.ints([0]) if most is None else build("Max", flat(build, most), build.ints([0]))
-    limit = build("Min", limit, length)
+    limit = build.ints([0]) if most is None else build("Reshape", most, build.ints([1]))
+    limit = build("Min", build("Max", limit, build.ints([0])), length)
     limit = limit if limit.known is not None else observe(build, limit)
     operands = [boxes, scores, limit, node.input(3), node.input(4)]
     centered = node.attributes.get("center_point_box", 0)

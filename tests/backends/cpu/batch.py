@@ -32,6 +32,7 @@ class Batch:
     known: dict[str, Array] = field(default_factory=dict)
     count: int = 0
     opset: int = 23
+    is_dynamic: bool = False  # every size of every input is a symbol
 
     def add(
         self,
@@ -59,7 +60,8 @@ class Batch:
             self.known |= {prefix + name: content for name, content in zip(outputs, wanted, strict=True)}
 
     def model(self) -> onnx.ModelProto:
-        return model(self.nodes, self.inputs, self.weights, list(self.texts), opset=self.opset)
+        proto = model(self.nodes, self.inputs, self.weights, list(self.texts), opset=self.opset)
+        return with_symbols(proto) if self.is_dynamic else proto
 
     def expected(self) -> dict[str, Array]:
         """What every output should be."""
@@ -86,6 +88,17 @@ class Batch:
             if problem:
                 problems.append(f"{name} of {text}: {problem}")
         assert not problems, f"{len(problems)} of {self.count}:\n" + "\n".join(problems)
+
+
+def with_symbols(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The model for inputs of any size."""
+    del proto.graph.value_info[:]
+    for info in proto.graph.output:
+        info.type.tensor_type.ClearField("shape")
+    for info in proto.graph.input:
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            dim.dim_param = f"{info.name}_{axis}"
+    return proto
 
 
 def difference(found: Array, wanted: Array, tolerance: float) -> str:

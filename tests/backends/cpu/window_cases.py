@@ -78,7 +78,10 @@ def image(draw: Draw) -> Case:
                 wanted=[grid],
             )
         case name:
-            return Case(f"y = {name} <{window}, ceil_mode = {flag(draw)}> (x)", {"x": x})
+            ceiled = flag(draw)
+            function = getattr(torch.nn.functional, {"MaxPool": "max_pool2d", "AveragePool": "avg_pool2d"}[name])
+            result = function(torch.from_numpy(x), kernel, strides, ceil_mode=bool(ceiled)).numpy()
+            return Case(f"y = {name} <{window}, ceil_mode = {ceiled}> (x)", {"x": x}, wanted=[result])
 
 
 # ---------------------------------------------------------------------- signals
