@@ -15,12 +15,29 @@ from partita.runtime.table import Array
 LARGEST_RANK = 16  # PARTITA_MAX_RANK
 
 
+def as_array(given: Any) -> Array:
+    """What the caller gave as a NumPy array. A tensor of another library is read where it lies, by DLPack.
+
+    Raises:
+        ValueError: its library does not hand it out: it lies on a device, say, or asks for gradients.
+    """
+    if isinstance(given, np.ndarray) or not hasattr(given, "__dlpack__"):
+        return np.asarray(given)
+    try:
+        return np.from_dlpack(given)
+    except (BufferError, RuntimeError, TypeError) as refused:
+        try:
+            return np.asarray(given)  # types that DLPack lacks in NumPy
+        except (RuntimeError, TypeError, ValueError):
+            raise ValueError(str(refused)) from refused
+
+
 def as_given(array: Any, dtype: np.dtype[np.generic]) -> Array:
     """The array as C reads it: a NumPy array, dense, in the machine's byte order; copied only if it was not.
 
     A type other than `dtype`, byte order apart, is left as it is.
     """
-    given = np.asarray(array)
+    given = as_array(array)
     if given.dtype != dtype and given.dtype.newbyteorder("=") == dtype:
         given = given.astype(dtype)
     return given if given.flags.c_contiguous else given.copy(order="C")
@@ -55,10 +72,11 @@ def _expected(program: Program, value: Value) -> str:
 
 def _array_problems(program: Program, value: Value, given: Any, bound: dict[int, tuple[int, str]]) -> Iterable[str]:
     try:
-        array = np.asarray(given)
+        array = as_array(given)
         is_of_type = fits(array.dtype, value.data_type)
-    except (ParameterError, ValueError, TypeError):
-        yield f"input {value.name!r} is a {type(given).__name__}, expected {_expected(program, value)}"
+    except (ParameterError, ValueError, TypeError) as error:
+        reason = f" ({error})" if hasattr(given, "__dlpack__") else ""
+        yield f"input {value.name!r} is a {type(given).__name__}{reason}, expected {_expected(program, value)}"
         return
     if not is_of_type or array.ndim != len(value.shape):
         yield f"input {value.name!r} is {array.dtype}{array.shape}, expected {_expected(program, value)}"
@@ -99,7 +117,7 @@ def described(value: Value) -> str:
 
 def _element_problems(where: str, value: Value, given: Any) -> Iterable[str]:
     try:
-        array = np.asarray(given)
+        array = as_array(given)
         is_of_type = fits(array.dtype, value.data_type)
     except (ParameterError, ValueError, TypeError):
         yield f"{where} is a {type(given).__name__}, expected an array of {type_name(value.data_type)}"

@@ -17,7 +17,8 @@ import numpy as np
 from partita.errors import ExecutionError, InputError
 from partita.runtime import library as c
 from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
-from partita.runtime.inputs import as_given, check_inputs
+from partita.runtime.inputs import as_array, as_given, check_inputs
+from partita.runtime.plain_call import PlainCall, is_plain
 from partita.runtime.program import Kind, Program, Value
 from partita.runtime.strings import records, strings_of
 from partita.runtime.table import Array
@@ -87,6 +88,11 @@ class Instance:
         ]
         self._static_shapes = [slot.shape for slot in self._output_slots]
         self._is_static = None not in self._static_shapes
+        addresses = (self._handle, self._input_address, self._output_address)
+        self._run = partial(self._library.run_pointers, *map(ctypes.c_void_p, addresses))
+        slots = [*self._input_slots, *self._output_slots]
+        plain = all(is_plain(slot) and not slot.is_string for slot in slots)
+        self._plain = PlainCall(self._input_slots, self._output_slots) if plain else None
         self._gives_strings = any(slot.is_string for slot in self._output_slots)
         self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
 
@@ -106,8 +112,8 @@ class Instance:
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Runs the model.
 
-        Inputs are read where they lie if they are dense, and copied if not. Tensors are arrays; sequences are lists of
-        arrays, and what is absent of an optional value is None.
+        Inputs are read where they lie if they are dense, and copied if not. Tensors are arrays of NumPy's, or of any
+        library that hands out DLPack; sequences are lists of them, and what is absent of an optional value is None.
 
         Args:
             inputs: every input by name.
@@ -120,29 +126,41 @@ class Instance:
             ExecutionError: a region failed, or the instance is closed.
         """
         with self._lock:
-            handle = self._opened()
-            arrays = self._take(inputs)
-            shapes = self._static_shapes if self._is_static else self._expected_shapes(arrays)
-            results: dict[str, Any] = {}
-            for slot, shape in zip(self._output_slots, shapes, strict=True):
-                if shape is None:
-                    slot.tensor.data = None
-                    continue
-                result = np.empty((*shape, 2) if slot.is_string else shape, slot.dtype)
-                if slot.shape is None:
-                    slot.tensor.shape[: len(shape)] = shape
-                slot.tensor.data = address(result)
-                results[slot.name] = result
-            status = self._library.run(handle, self._input_address, self._output_address)
+            if self._plain is None or self._handle is None:
+                return self._run_any(inputs)
+            arrays = self._plain.take(inputs)
+            if arrays is None:
+                return self._run_any(inputs)
+            results = self._plain.give()
+            status = self._run()
             if status:
                 self._raise(status, inputs)
-            if self._gives_strings:
-                results = {
-                    s.name: strings_of(results[s.name]) if s.is_string else results[s.name]
-                    for s in self._output_slots
-                    if s.name in results
-                }
-            return results if len(results) == len(self._output_slots) else self._collect(arrays, results)
+            return results
+
+    def _run_any(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        handle = self._opened()
+        arrays = self._take(inputs)
+        shapes = self._static_shapes if self._is_static else self._expected_shapes(arrays)
+        results: dict[str, Any] = {}
+        for slot, shape in zip(self._output_slots, shapes, strict=True):
+            if shape is None:
+                slot.tensor.data = None
+                continue
+            result = np.empty((*shape, 2) if slot.is_string else shape, slot.dtype)
+            if slot.shape is None:
+                slot.tensor.shape[: len(shape)] = shape
+            slot.tensor.data = address(result)
+            results[slot.name] = result
+        status = self._library.run(handle, self._input_address, self._output_address)
+        if status:
+            self._raise(status, inputs)
+        if self._gives_strings:
+            results = {
+                s.name: strings_of(results[s.name]) if s.is_string else results[s.name]
+                for s in self._output_slots
+                if s.name in results
+            }
+        return results if len(results) == len(self._output_slots) else self._collect(arrays, results)
 
     def _take(self, inputs: Mapping[str, Any]) -> list[Array]:
         """Describes the inputs to C. Returns the arrays that must live until the call is over."""
@@ -241,7 +259,7 @@ class Instance:
                 continue
             if np.ndim(array) > c.MAX_RANK:
                 raise InputError(f"{described.symbol}: input {value.name!r} has rank {np.ndim(array)}")
-            kept.append(describe(tensor, np.asarray(array), value.data_type))
+            kept.append(describe(tensor, as_array(array), value.data_type))
         with self._lock:
             status = self._library.run_region(self._opened(), region, tensors)
             if status:

@@ -65,6 +65,9 @@ class Library:
             self.open: Callable[..., int] = self._entry(symbol, "open", ctypes.c_int32, 4)
             self.close: Callable[..., None] = self._entry(symbol, "close", None, 1)
             self.run: Callable[..., int] = self._entry(symbol, "run", ctypes.c_int32, 3)
+            # Without argtypes, for pointers that are c_void_p already: a call takes less time.
+            self.run_pointers = self._library[f"{symbol}_run"]
+            self.run_pointers.restype = ctypes.c_int32
             self.error: Callable[..., bytes] = self._entry(symbol, "error", ctypes.c_char_p, 1)
             self.arena_bytes: Callable[..., int] = self._entry(symbol, "arena_bytes", ctypes.c_int64, 1)
             self.threads: Callable[..., int] = self._entry(symbol, "threads", ctypes.c_int32, 1)

@@ -10,7 +10,7 @@ import numpy as np
 from partita.errors import InputError
 from partita.runtime import library as c
 from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
-from partita.runtime.inputs import as_given, sequence_problems
+from partita.runtime.inputs import as_array, as_given, sequence_problems
 from partita.runtime.program import Value
 from partita.runtime.strings import is_strings, records, strings_of
 from partita.runtime.table import Array
@@ -53,10 +53,10 @@ def pass_in(tensor: c.Tensor, value: Value, given: Any) -> list[Any]:
         tensor.data, tensor.data_type = None, c.ABSENT
         return []
     if not value.kind.is_sequence:
-        return [describe(tensor, np.asarray(given), value.data_type)]
+        return [describe(tensor, as_array(given), value.data_type)]
     elements = (c.Tensor * max(1, len(given)))()
     kept = [
-        describe(element, np.asarray(array), value.data_type) for element, array in zip(elements, given, strict=False)
+        describe(element, as_array(array), value.data_type) for element, array in zip(elements, given, strict=False)
     ]
     tensor.data, tensor.data_type, tensor.rank = ctypes.addressof(elements), c.SEQUENCE, 1
     tensor.shape[0] = len(given)
