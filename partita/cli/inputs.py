@@ -11,7 +11,7 @@ import numpy as np
 
 from partita.cli.options import Shape, positive
 from partita.errors import InputError
-from partita.runtime import Program, Value
+from partita.runtime import Kind, Program, Value
 from partita.runtime.data_types import STRING, numpy_dtype
 from partita.runtime.table import Array
 
@@ -33,9 +33,9 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--threads", type=positive, help="how many to run on (default: PARTITA_NUM_THREADS, or all)")
 
 
-def inputs_for(program: Program, options: argparse.Namespace) -> dict[str, Array]:
+def inputs_for(program: Program, options: argparse.Namespace) -> dict[str, Any]:
     """Every input of a model: from files, or random. Floats are normal; integers and bools are 0 or 1, which index
-    nearly anything. Symbolic sizes are what --shape or the files say, else 1."""
+    nearly anything; optional values are absent. Symbolic sizes are what --shape or the files say, else 1."""
     given = read_inputs(program, options.input)
     shapes = dict(options.shape)
     unknown = [name for name in shapes if name not in program.input_names]
@@ -94,7 +94,14 @@ def _sizes(program: Program, shapes: dict[str, Shape]) -> dict[int, int]:
     return sizes
 
 
-def _random(value: Value, sizes: dict[int, int], seed: int) -> Array:
+def _random(value: Value, sizes: dict[int, int], seed: int) -> Array | None:
+    """Random numbers of a value's type; nothing for an optional one."""
+    if value.kind.is_optional:
+        return None
+    if value.kind is not Kind.TENSOR:
+        raise InputError(
+            f"input {value.name!r} is a sequence, which files do not hold; call the model from Python or C"
+        )
     shape = tuple(extent if extent >= 0 else sizes.get(extent, 1) for extent in value.shape)
     is_string = value.data_type == STRING
     dtype = np.dtype(np.int64) if is_string else numpy_dtype(value.data_type)

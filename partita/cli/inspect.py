@@ -18,7 +18,7 @@ from partita.cli.options import (
     loaded,
 )
 from partita.cli.text import columns, counted, print_json, printable, size, typed
-from partita.runtime import LoadedModule, MetadataModule, Value
+from partita.runtime import Kind, LoadedModule, MetadataModule, Value
 from partita.runtime.data_types import type_name
 
 Module = MetadataModule | LoadedModule
@@ -165,4 +165,5 @@ def _constant_bytes(module: Module) -> int:
 def _value(module: Module, value: Value) -> dict[str, Any]:
     names = [symbol.name for symbol in module.program.symbols]
     shape = [e if e >= 0 else names[-e - 1] if -e - 1 < len(names) else None for e in value.shape]
-    return {"name": value.name, "dtype": type_name(value.data_type), "shape": shape}
+    result = {"name": value.name, "dtype": type_name(value.data_type), "shape": shape}
+    return result if value.kind is Kind.TENSOR else result | {"shape": None, "kind": value.kind.name.lower()}

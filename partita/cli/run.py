@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +60,31 @@ def execute(options: argparse.Namespace) -> int:
     if options.json:
         print_json(
             {
-                "inputs": {name: _summary(array) for name, array in inputs.items()},
-                "outputs": {name: _summary(array) for name, array in outputs.items()},
+                "inputs": {name: _summary(array) for name, array in _tensors(inputs)},
+                "outputs": {name: _summary(array) for name, array in _tensors(outputs)},
                 "seconds": timing,
             }
         )
         return 0
-    print(columns(("input", name, *_cells(array)) for name, array in inputs.items()))
-    print(columns(("output", name, *_cells(array)) for name, array in outputs.items()))
+    print(columns(("input", name, *_cells(array)) for name, array in _tensors(inputs)))
+    print(columns(("output", name, *_cells(array)) for name, array in _tensors(outputs)))
     several = f" (median of {len(times)}, fastest {duration(timing['fastest'])})" if len(times) > 1 else ""
     print(f"{duration(timing['median'])} a run{several}")
     return 0
 
 
-def _write(path: Path, outputs: dict[str, Array]) -> None:
+def _write(path: Path, outputs: dict[str, Any]) -> None:
     with path.open("wb") as file:  # a file, for savez adds a suffix to a name
-        np.savez(file, allow_pickle=False, **outputs)
+        np.savez(file, allow_pickle=False, **dict(_tensors(outputs)))
+
+
+def _tensors(values: dict[str, Any]) -> Iterator[tuple[str, Array]]:
+    """The arrays of all values, by name: "y", or "y.0", "y.1" of a sequence."""
+    for name, value in values.items():
+        if isinstance(value, list):
+            yield from ((f"{name}.{place}", element) for place, element in enumerate(value))
+        elif value is not None:
+            yield name, value
 
 
 def _summary(array: Array) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from partita.runtime import Program, Value
+from partita.runtime import Kind, Program, Value
 from partita.runtime.data_types import type_name
 
 
@@ -52,8 +52,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+_KINDS = {
+    Kind.SEQUENCE: "list of ",
+    Kind.OPTIONAL_TENSOR: "optional ",
+    Kind.OPTIONAL_SEQUENCE: "optional list of ",
+}
+
+
 def typed(program: Program, value: Value) -> str:
-    """A value's type: "float32(N, 3, 224, 224)"."""
+    """A value's type: "float32(N, 3, 224, 224)", or "list of float32"."""
+    if value.kind is not Kind.TENSOR:
+        return _KINDS[value.kind] + type_name(value.data_type)
     return type_name(value.data_type) + program.shape_text(value)
 
 

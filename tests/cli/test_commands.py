@@ -185,3 +185,21 @@ def test_backends_are_listed(partita_command):
     assert found["cpu"]["available"]
     assert found["reference"]["owner"] == "partita"
     assert "cpu" in partita_command("backends").out
+
+
+def test_sequences_are_lists_of_tensors(partita_command, tmp_path):
+    text = """<ir_version: 10, opset_import: ["" : 22]>
+        parts (float[5, 2] x, optional(float[2]) o) => (seq(float[N, 2]) s, bool there) {
+            s = SplitToSequence (x) there = OptionalHasElement (o)
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "parts.onnx")
+    assert partita_command("compile", tmp_path / "parts.onnx", "-o", tmp_path / "parts.so").code == 0
+    shown = partita_command("inspect", tmp_path / "parts.so").out
+    assert "optional float32" in shown
+    assert "list of float32" in shown
+    output = tmp_path / "out.npz"
+    assert partita_command("run", tmp_path / "parts.so", "-o", output).code == 0
+    with np.load(output) as arrays:
+        assert sorted(arrays) == [*(f"s.{place}" for place in range(5)), "there"]
+        assert arrays["s.4"].shape == (1, 2)
+        assert not arrays["there"]
