@@ -75,22 +75,24 @@ class Sorted:
         is_new = call("eq", now, stop)
         first, second = (cast(current(self.order, [current(self.side), place]), INT64) for place in (left, right))
         takes_right = current(self.takes_right)
-        not_right = call("logical_not", takes_right)
+        chosen = current(self.order, [current(self.side), select(takes_right, right, left)])
         merge = Loops(
             (t,),
             (
-                store(self.left, [], now, is_new),
-                store(self.middle, [], call("min", now + width, count), is_new),
-                store(self.right, [], middle, is_new),
-                store(self.stop, [], call("min", now + width * 2, count), is_new),
+                once(
+                    store(self.left, [], now),
+                    store(self.middle, [], call("min", now + width, count)),
+                    store(self.right, [], middle),
+                    store(self.stop, [], call("min", now + width * 2, count)),
+                    when=is_new,
+                ),
                 store(self.takes_right, [], (left >= middle) | ((right < stop) & before(second, first))),
-                store(self.order, [1 - current(self.side), now],
-                      current(self.order, [current(self.side), select(takes_right, right, left)])),
-                advance(self.left, not_right),
-                advance(self.right, takes_right),
+                store(self.order, [1 - current(self.side), now], chosen),
+                store(self.left, [], left + cast(call("logical_not", takes_right), INT64)),  # quicker than a branch
+                store(self.right, [], right + cast(takes_right, INT64)),
             ),
             until=now >= count,
-        )  # fmt: skip
+        )
         restart = store(self.stop, [], literal(0, INT64))
         turn = store(self.side, [], 1 - current(self.side))
         widen = store(self.width, [], width * 2)
@@ -285,31 +287,47 @@ def non_max_suppression(build: Builder, node: Node) -> Value:
     limit = limit if limit.known is not None else observe(build, limit)
     operands = [boxes, scores, limit, node.input(3), node.input(4)]
     centered = node.attributes.get("center_point_box", 0)
-    table, count = build.node("NonMaxSuppression", *operands, outputs=2, domain=DOMAIN, center_point_box=centered)
-    sizes = build("Concat", observe(build, count), build.ints([3]), axis=0)
-    return build("Slice", table, build.ints([0, 0]), build.ints([1, 1]), sizes, domain=DOMAIN)
+    chosen, counts = build.node("NonMaxSuppression", *operands, outputs=2, domain=DOMAIN, center_point_box=centered)
+    total = observe(build, build("ReduceSum", counts, keepdims=0))
+    return build("Listed", chosen, counts, total, domain=DOMAIN)
 
 
 @infers("NonMaxSuppression", domain=DOMAIN)
 def non_max_suppression_types(node: Node) -> list[Type]:
-    """Rows (batch, class, box), of which the first are chosen; their number, [1]."""
-    batches, classes, _ = node.operand(1).shape
-    (limit,) = ints(required(node, 2))
-    return [TensorType(INT64, (dims.product([batches, classes, limit]), 3)), TensorType(INT64, (1,))]
+    """Boxes chosen for each class of each sample, `[batches, classes, limit]`, of which the first count."""
+    (limit,), lead = ints(required(node, 2)), node.operand(1).shape[:2]
+    return [TensorType(INT64, (*lead, limit)), TensorType(INT64, lead)]
+
+
+@infers("Listed", domain=DOMAIN)
+def listed_type(node: Node) -> Type:
+    return TensorType(INT64, (required(node, 2).item(), 3))
+
+
+@performs("Listed", domain=DOMAIN)
+def listed(node: Node) -> Procedure:
+    """The boxes chosen, as rows (batch, class, box)."""
+    chosen, counts, y = node.operand(0), node.operand(1), node.output
+    count, axes = counter("count"), axes_of(chosen.shape)
+    batch, kind, place = map(Index, axes)
+    row = (batch, kind, load(chosen, batch, kind, place))
+    stores = [store(y, [current(count), n], part) for n, part in enumerate(row)]
+    steps = Loops(axes, (*stores, advance(count)), until=place >= load(counts, batch, kind))
+    return Procedure((once(store(count, [], literal(0, INT64))), steps), (count,))
 
 
 @performs("NonMaxSuppression", domain=DOMAIN)
 def suppression(node: Node) -> Procedure:
     """The best boxes that overlap none chosen before; for each class of each sample."""
     boxes, scores = node.operand(0), node.operand(1)
-    (limit,), (table, count) = ints(required(node, 2)), node.outputs
+    (limit,), (winners, counts) = ints(required(node, 2)), node.outputs
     threshold, least = (node.input(n) for n in (3, 4))
     n, c = axes_of(scores.shape[:2], "c")
     batch, kind = Index(n), Index(c)
     length = scores.shape[2]
     places = Sorted(length)
     candidates, chosen = counter("candidates"), counter("chosen")
-    winners, overlaps = temporary("winners", INT64, [limit]), temporary("overlaps", BOOL, [])
+    overlaps = temporary("overlaps", BOOL, [])
     box, rank, other = (Index(Axis(name, extent)) for name, extent in (("box", length), ("rank", length), ("w", limit)))
     best = places.at(rank)
     score = load(scores, batch, kind, box)
@@ -320,7 +338,9 @@ def suppression(node: Node) -> Procedure:
             advance(candidates, keep),
         ),
     )
-    corners = [[load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [other]))]
+    corners = [
+        [load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [batch, kind, other]))
+    ]
     highest = literal(0.0, boxes.tensor.dtype) if threshold is None else load(threshold, *([0] * len(threshold.shape)))
     compare = store(overlaps, [], _overlap(node, *corners) > highest)
     choose = Loops(
@@ -329,24 +349,18 @@ def suppression(node: Node) -> Procedure:
             store(overlaps, [], literal(False, BOOL)),
             Loops((other.axis,), (compare,), until=(other >= current(chosen)) | current(overlaps)),
             once(
-                *(store(table, [current(count, [0]), n], part) for n, part in enumerate((batch, kind, best))),
-                store(winners, [current(chosen)], best),
-                store(count, [0], current(count, [0]) + 1),
+                store(winners, [batch, kind, current(chosen)], best),
                 advance(chosen),
                 when=call("logical_not", current(overlaps)),
             ),
         ),
         until=(rank >= current(candidates)) | (current(chosen) >= size(limit)),
     )
-    steps: tuple[Store | Loops, ...] = (
-        *places.start(),
-        *(store(value, [], literal(0, INT64)) for value in (candidates, chosen)),
-        collect,
-        places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a)),
-        choose,
-    )
-    nests = (once(store(count, [0], literal(0, INT64))), Loops((n, c), steps))
-    return Procedure(nests, (*places.temporaries, candidates, chosen, winners, overlaps))
+    begin = (*places.start(), *(store(value, [], literal(0, INT64)) for value in (candidates, chosen)))
+    sort = places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a))
+    end = once(store(counts, [batch, kind], current(chosen)))
+    nests = (once(*begin), collect, sort, choose, end)
+    return Procedure(nests, (*places.temporaries, candidates, chosen, overlaps), (n, c))
 
 
 def _reaches(score: Expr, least: Value | None) -> Expr:

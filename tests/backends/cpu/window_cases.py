@@ -48,7 +48,9 @@ def image(draw: Draw) -> Case:
     kernel, strides = ([draw(st.integers(1, 3)) for _ in range(2)] for _ in range(2))
     x = numbers(draw, [draw(st.integers(1, 2)), draw(SOME), *(draw(st.integers(3, 9)) for _ in range(2))])
     window = f"kernel_shape = {kernel}, strides = {strides}"
-    match draw(st.sampled_from(["MaxPool", "AveragePool", "MaxUnpool", "Col2Im", "AffineGrid"])):
+    match draw(
+        st.sampled_from(["MaxPool", "AveragePool", "LpPool", "GlobalLpPool", "MaxUnpool", "Col2Im", "AffineGrid"])
+    ):
         case "MaxUnpool":
             y, places = torch.nn.functional.max_pool2d(torch.from_numpy(x), kernel, kernel, return_indices=True)
             offsets = np.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1, 1) * (x.shape[2] * x.shape[3])
@@ -62,6 +64,15 @@ def image(draw: Draw) -> Case:
                 {"x": y.numpy(), "i": indices},
                 wanted=[inner],
             )
+        case "LpPool" | "GlobalLpPool" as name:
+            p = draw(st.integers(1, 4))
+            powers = np.abs(x.astype(np.float64)) ** p
+            if name == "LpPool":
+                windows = np.lib.stride_tricks.sliding_window_view(powers, kernel, (2, 3))
+                result = windows[:, :, :: strides[0], :: strides[1]].sum((-1, -2)) ** (1 / p)
+                return Case(f"y = LpPool <{window}, p = {p}> (x)", {"x": x}, wanted=[result.astype(np.float32)])
+            result = powers.sum((2, 3), keepdims=True) ** (1 / p)
+            return Case(f"y = GlobalLpPool <p = {p}> (x)", {"x": x}, wanted=[result.astype(np.float32)])
         case "Col2Im":
             columns = torch.nn.functional.unfold(torch.from_numpy(x), kernel, stride=strides, padding=1)
             folded = torch.nn.functional.fold(columns, x.shape[2:], kernel, stride=strides, padding=1)
