@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import platform
 import shutil
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import programs
 import pytest
 
+from partita.errors import ExecutionError
 from partita.runtime import MetadataModule, load_module
 from partita.runtime.toolchain import runtime_sources
 
@@ -71,6 +74,57 @@ def test_make_builds_the_same_library(made):
     np.testing.assert_array_equal(loaded.run({"x": X})["y"], module.run({"x": X})["y"])
     code = module.compile()
     assert (made / "model.so").read_bytes()[: len(code)] == code
+
+
+LACKING = {"avx512_fp16": "__AVX512FP16__", "avx_vnni": "__AVXVNNI__", "avx512f": "__AVX512F__", "avx2": "__AVX2__"}
+
+OPENS = """
+#include <stdio.h>
+#include "model.h"
+
+int main(void) {
+    partita_instance *instance;
+    char message[200];
+    const partita_status status = model_open(NULL, &instance, message, sizeof message);
+    printf("%d %s", (int)status, message);
+    return instance ? 1 : 0;
+}
+"""
+
+
+def test_code_that_this_machine_cannot_run_is_refused_by_its_own_open(tmp_path):
+    """The compiler is told to say that it uses an instruction set which this machine lacks."""
+    flags = Path("/proc/cpuinfo").read_text().split()
+    missing = next((macro for flag, macro in LACKING.items() if flag not in flags), None)
+    if platform.machine() != "x86_64" or missing is None:
+        pytest.skip("this machine has every instruction set that compilers use")
+    module = programs.two_affines()
+    module.build = replace(module.build, mcpu="", flags=(f"-D{missing}=1",))
+    with pytest.raises(ExecutionError, match=r"the code of model uses \w+, which this machine lacks: compile it with"):
+        module.run({"x": X})
+    (tmp_path / "main.c").write_text(OPENS)
+    (tmp_path / "model.h").write_text(module.header())
+    module.export_library(tmp_path / "model.so")
+    command = ["gcc", *STRICT, f"-I{RUNTIME}", "main.c", "./model.so", "-o", "main"]
+    subprocess.run(command, cwd=tmp_path, check=True)
+    ended = subprocess.run(["./main"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith("10 the code of model uses ")
+
+
+def test_what_runs_before_the_check_is_compiled_for_any_machine(tmp_path):
+    """No instruction of AVX in the functions that refuse, whatever the rest is compiled for."""
+    if platform.machine() != "x86_64" or shutil.which("objdump") is None:
+        pytest.skip("it takes an x86-64 and objdump")
+    for name, function in (("machine", "partita_lacking"), ("runtime", "partita_open")):
+        command = ["gcc", "-std=gnu11", "-O3", "-march=x86-64-v4", "-c", str(RUNTIME / f"{name}.c"), "-o", "out.o"]
+        subprocess.run(command, cwd=tmp_path, check=True)
+        command = ["objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", "out.o"]
+        text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+        instructions = [
+            line.split()[1] for line in text.splitlines() if line.startswith("  ") and len(line.split()) > 1
+        ]
+        assert instructions
+        assert not [word for word in instructions if word.startswith("v") or word in ("shlx", "sarx", "shrx", "rorx")]
 
 
 def test_a_c_program_calls_the_model_without_python(made, tmp_path):

@@ -75,6 +75,16 @@ struct partita_instance {
     char error[PARTITA_MESSAGE_BYTES];
 };
 
+/* Functions that run before it is known whether the machine has what the code was compiled for. */
+#if defined(__x86_64__)
+#define PARTITA_BASELINE __attribute__((target("arch=x86-64"), noinline))
+#else
+#define PARTITA_BASELINE
+#endif
+
+/* machine.c: an instruction set that the code uses and this machine lacks; NULL where there is none */
+const char *partita_lacking(void);
+
 /* runtime.c */
 partita_status partita_fail(partita_instance *instance, partita_status status, const char *format, ...)
     PARTITA_FORMAT(3, 4);

@@ -40,7 +40,8 @@ typedef enum partita_status {
     PARTITA_ERROR_INDEX = 6,      /* an index in the data points outside its tensor */
     PARTITA_ERROR_VALUE = 7,      /* another value in the data that the operator does not allow */
     PARTITA_ERROR_BACKEND = 8,    /* a region's library refused or failed */
-    PARTITA_ERROR_STATE = 9       /* called at the wrong time: used after close, for one */
+    PARTITA_ERROR_STATE = 9,      /* called at the wrong time: used after close, for one */
+    PARTITA_ERROR_MACHINE = 10    /* the code was compiled for instructions that this machine lacks */
 } partita_status;
 
 /* What stands in the place of an element type where a value is no tensor. */

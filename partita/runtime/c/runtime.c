@@ -230,8 +230,10 @@ static partita_status set_up(partita_instance *instance, const partita_options *
     return status ? status : partita_start_threads(instance, threads);
 }
 
-partita_status partita_open(const partita_model *model, const partita_options *options, partita_instance **instance,
-                            char *message, size_t message_bytes) {
+static __attribute__((noinline)) partita_status open_instance(const partita_model *model,
+                                                              const partita_options *options,
+                                                              partita_instance **instance, char *message,
+                                                              size_t message_bytes) {
     partita_options known = {.size = sizeof known};
     *instance = NULL;
     if (message && message_bytes)
@@ -263,6 +265,19 @@ partita_status partita_open(const partita_model *model, const partita_options *o
     }
     *instance = made;
     return PARTITA_OK;
+}
+
+PARTITA_BASELINE partita_status partita_open(const partita_model *model, const partita_options *options,
+                                             partita_instance **instance, char *message, size_t message_bytes) {
+    const char *lacking = partita_lacking();
+    if (!lacking)
+        return open_instance(model, options, instance, message, message_bytes);
+    *instance = NULL;
+    if (message && message_bytes)
+        snprintf(message, message_bytes,
+                 "the code of %s uses %s, which this machine lacks: compile it with another mcpu, such as x86-64-v3",
+                 model->symbol, lacking);
+    return PARTITA_ERROR_MACHINE;
 }
 
 void partita_close(partita_instance *instance) {
