@@ -341,3 +341,15 @@ partita_status threads(const partita_call *call) {
     assert module.open_instance(2).run({})["n"] == 2
     monkeypatch.setenv("PARTITA_NUM_THREADS", "")
     assert 1 <= module.open_instance().run({})["n"] <= len(os.sched_getaffinity(0))
+
+
+def test_the_number_of_threads_is_the_cores_this_process_may_use(module, monkeypatch):
+    monkeypatch.delenv("PARTITA_NUM_THREADS", raising=False)
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        instance = module.open_instance()
+        assert instance.thread_count() == 1
+        instance.close()
+    finally:
+        os.sched_setaffinity(0, cores)
