@@ -42,9 +42,9 @@ class Sorted:
     """Places, sorted by merging: stable, in n log n steps. Of runs sorted so far, two at a time become one of twice the
     width, from one half of `order` to the other."""
 
-    def __init__(self, longest: Dim, index: DType = INT64) -> None:
+    def __init__(self, longest: Dim) -> None:
         self.longest = longest
-        self.order = temporary("order", index, [2, longest + 1])  # one more, that is read past the end and dropped
+        self.order = temporary("order", INT64, [2, longest + 1])  # one more, that is read past the end and dropped
         self.side, self.width = counter("side"), counter("width")
         self.left, self.middle, self.right, self.stop = map(counter, ("left", "middle", "right", "stop"))
         self.takes_right = temporary("takes_right", BOOL, [])
@@ -56,13 +56,12 @@ class Sorted:
 
     def at(self, place: Expr | int) -> Expr:
         """What comes at a place once all is sorted."""
-        return cast(current(self.order, [current(self.side), place]), INT64)
+        return current(self.order, [current(self.side), place])
 
     def start(self) -> tuple[Store, ...]:
         """The places 0, 1, 2 ... in order."""
         axis = Axis("n", self.longest + 1)
-        is_inside = Index(axis) < size(self.longest)
-        place = cast(select(is_inside, Index(axis), 0), self.order.tensor.dtype)
+        place = select(Index(axis) < size(self.longest), Index(axis), 0)
         both = (filled(self.order, axis, [side], place) for side in (0, 1))
         return (*both, store(self.side, [], literal(0, INT64)))
 
@@ -73,9 +72,8 @@ class Sorted:
         now, width, left, right = Index(t), current(self.width), current(self.left), current(self.right)
         middle, stop = current(self.middle), current(self.stop)
         is_new = call("eq", now, stop)
-        first, second = (cast(current(self.order, [current(self.side), place]), INT64) for place in (left, right))
         takes_right = current(self.takes_right)
-        chosen = current(self.order, [current(self.side), select(takes_right, right, left)])
+        chosen = self.at(select(takes_right, right, left))
         merge = Loops(
             (t,),
             (
@@ -86,7 +84,9 @@ class Sorted:
                     store(self.stop, [], call("min", now + width * 2, count)),
                     when=is_new,
                 ),
-                store(self.takes_right, [], (left >= middle) | ((right < stop) & before(second, first))),
+                store(
+                    self.takes_right, [], (left >= middle) | ((right < stop) & before(self.at(right), self.at(left)))
+                ),
                 store(self.order, [1 - current(self.side), now], chosen),
                 store(self.left, [], left + cast(call("logical_not", takes_right), INT64)),  # quicker than a branch
                 store(self.right, [], right + cast(takes_right, INT64)),

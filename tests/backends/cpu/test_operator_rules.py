@@ -1,0 +1,109 @@
+"""What operators do where numbers end: NaN, ties, zeros, and operands that make no sense."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from batch import Batch
+
+import partita
+from partita.errors import ExecutionError, InputError, ModelError, ShapeError
+
+NAN, INF = np.nan, np.inf
+
+
+def results(text, inputs, weights=None, outputs=("y",)):
+    """What one network gives, output by output."""
+    batch = Batch(opset=27)
+    batch.add(text, inputs, weights, outputs)
+    found = batch.compile().run(batch.inputs)
+    return [found[f"n0_{name}"].tolist() for name in outputs]
+
+
+def floats(*content):
+    return np.array(content, np.float32)
+
+
+def test_nan_is_the_largest_and_comes_once():
+    x = floats(1, NAN, 3, NAN, -INF, INF, 3)
+    largest = results("y, i = TopK(x, k)", {"x": x}, {"k": np.array([5])}, "yi")
+    np.testing.assert_array_equal(largest[0], [NAN, NAN, INF, 3, 3])
+    assert largest[1] == [1, 3, 5, 2, 6]
+    smallest = results("y, i = TopK <largest = 0> (x, k)", {"x": x}, {"k": np.array([7])}, "yi")
+    assert smallest[1] == [4, 0, 2, 6, 5, 1, 3]
+    unique = results("y, i, j, c = Unique(x)", {"x": x}, {}, "yijc")
+    np.testing.assert_array_equal(unique[0], [-INF, 1, 3, INF, NAN])
+    assert unique[1:] == [[4, 0, 2, 5, 1], [1, 4, 2, 4, 0, 3, 2], [1, 1, 2, 1, 2]]
+
+
+def test_zeros_are_equal_whatever_their_sign():
+    assert results("y, i = TopK(x, k)", {"x": floats(-0.0, 0.0, -0.0)}, {"k": np.array([3])}, "yi")[1] == [0, 1, 2]
+    assert results("y, i, j, c = Unique(x)", {"x": floats(0.0, -0.0)}, {}, "yijc")[3] == [2]
+    assert results("y = NonZero(x)", {"x": floats(-0.0, NAN, 0.0, 1)}) == [[[1, 3]]]
+
+
+def test_a_scalar_has_no_index():
+    batch = Batch()
+    batch.add("y = NonZero(x)", {"x": np.array(3.0, np.float32)})
+    assert batch.compile().run(batch.inputs)["n0_y"].shape == (0, 1)
+
+
+def test_the_unit_of_a_zero_vector_is_zero():
+    assert results("y = LpNormalization <axis = 0> (x)", {"x": floats(0, 0)}) == [[0, 0]]
+    assert results("y = LpNormalization <axis = 0, p = 1> (x)", {"x": floats(-1, 3)}) == [[-0.25, 0.75]]
+
+
+def test_boxes_of_no_limit_score_or_area():
+    boxes, scores = (
+        floats([[0, 0, 1, 1], [0, 0, 1, 1], [5, 5, 5, 5], [5, 5, 5, 5]])[None, 0],
+        floats([[[1, NAN, 3, 3]]])[0],
+    )
+    given = {"x": boxes, "s": scores}
+    assert results("y = NonMaxSuppression(x, s)", given) == [[]]
+    chosen = results("y = NonMaxSuppression(x, s, m)", given, {"m": np.array([9])})
+    assert chosen == [[[0, 0, 2], [0, 0, 3], [0, 0, 0]]]
+
+
+def test_products_of_half_floats_are_rounded_once():
+    x = np.full((1, 3), 1.001, np.float16)
+    exact = np.float16((x.astype(np.float64) @ x.astype(np.float64).T).item())
+    assert results("y = MatMul(x, w)", {"x": x}, {"w": x.T}) == [[[exact]]]
+    assert results("y = Conv(x, w)", {"x": x[None]}, {"w": x[None]}) == [[[[exact]]]]
+
+
+def test_what_is_cut_from_an_odd_rest_lies_behind():
+    assert results("y = CenterCropPad(x, s)", {"x": floats(1, 2, 3, 4)}, {"s": np.array([1])}) == [[2]]
+    assert results("y = CenterCropPad(x, s)", {"x": floats(1, 2)}, {"s": np.array([5])}) == [[0, 1, 2, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "node", "problem"),
+    [
+        ("float[3] x", "y, i = TopK(x, k)", "k is 4, but axis 0 has 3 elements"),
+        ("float[2, 3] x", "y = Det(x)", "matrices of 2 by 3 have no determinant"),
+        ("float[1, 3, 3] x, float[2, 1, 1] w", "y = ConvTranspose(x, w)", "3 channels in 1 groups for weights of 2"),
+        ("float[2, 2] x", "y = DFT(x, , one)", "the last axis holds real and imaginary parts"),
+        ("float[2, N] x", "y = DFT(x)", "whether there are imaginary parts must be known"),
+        (
+            "float[1, 2, 4] x",
+            "y, p = LinearAttention <q_num_heads = 1, kv_num_heads = 1> (x, x, x)",
+            "the rule 'gated_delta' needs decay",
+        ),
+    ],
+)  # fmt: skip
+def test_sizes_that_do_not_fit_are_refused(inputs, node, problem):
+    text = f"""<ir_version: 10, opset_import: ["" : 27]>
+        g ({inputs}) => (float y) <int64[1] k = {{4}}, int64 one = {{1}}> {{ {node} }}"""
+    with pytest.raises((ModelError, ShapeError), match=problem):
+        partita.compile(onnx.parser.parse_model(text))
+
+
+def test_more_than_there_is_fails_when_it_runs():
+    with pytest.raises(InputError, match="k is more than there are elements"):
+        results("y, i = TopK(x, k)", {"x": floats(1, 2), "k": np.array([3])}, {}, "yi")
+
+
+def test_a_place_outside_of_the_image_fails_when_it_runs():
+    with pytest.raises(ExecutionError, match="an index lies outside its tensor"):
+        results("y = MaxUnpool <kernel_shape = [2]> (x, i)", {"x": floats([[[1.0]]])[0], "i": np.array([[[2]]])})
