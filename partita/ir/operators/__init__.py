@@ -9,6 +9,7 @@ from partita.ir.operators import (
     elementwise,
     indexing,
     internal,
+    ml,
     movement,
     ngrams,
     normalization,
@@ -26,8 +27,10 @@ from partita.ir.operators import (
     signal,
     sorting,
     strings,
+    support_vectors,
     training,
     transposed,
+    trees,
 )
 from partita.ir.operators.registry import Operator, definition, definitions, known, operator
 
@@ -44,6 +47,7 @@ __all__ = [
     "indexing",
     "internal",
     "known",
+    "ml",
     "movement",
     "ngrams",
     "normalization",
@@ -62,6 +66,8 @@ __all__ = [
     "signal",
     "sorting",
     "strings",
+    "support_vectors",
     "training",
     "transposed",
+    "trees",
 ]

@@ -10,7 +10,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import calls, decomposes, infers, ints, known, required, sized_by_data
+from partita.ir.operators.registry import becomes, calls, decomposes, infers, ints, known, required
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
 
@@ -88,7 +88,7 @@ def multinomial(build: Builder, node: Node) -> Value:
     return build("ReduceSum", build("Cast", passed, to=to), build.ints([2]), keepdims=0)
 
 
-@sized_by_data("Dropout", operands=[])
+@becomes("Dropout")
 def dropout(build: Builder, node: Node) -> list[Value] | None:
     """What training drops, where it may be training: elements whose number is below the ratio. The others are scaled,
     so that the mean stays."""

@@ -156,13 +156,24 @@ def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], 
 
 
 def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Replace], Replace]:
-    """Declares what nodes become whose `operands`, which shape the result, are not known when compiling; without
-    operands, what all nodes become. None: it stays."""
+    """Declares what nodes become whose `operands`, which shape the result, are not known when compiling."""
 
     def register(function: Replace) -> Replace:
         for name in names:
             operator(name).structure = tuple(operands)
             operator(name).sized_by_data = function
+        return function
+
+    return register
+
+
+def becomes(*names: str, domain: str = "") -> Callable[[Replace], Replace]:
+    """Declares what all nodes become when they are brought to one meaning, before any backend is asked; None: it stays.
+    Of older versions of the operator too, where the domain is not ONNX's own."""
+
+    def register(function: Replace) -> Replace:
+        for name in names:
+            operator(name, domain).sized_by_data = function
         return function
 
     return register

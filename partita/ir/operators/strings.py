@@ -15,7 +15,7 @@ from partita.ir.expression import Computation, call
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import calls, computes, decomposes, infers, ints, required, sized_by_data
+from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, ints, required
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
@@ -43,7 +43,7 @@ def string_concat(node: Node) -> Computation:
 # ---------------------------------------------------------------------- split
 
 
-@sized_by_data("StringSplit", operands=[])
+@becomes("StringSplit")
 def string_split(build: Builder, node: Node) -> list[Value]:
     """The pieces are counted first: the most decide how many there is room for."""
     x = node.operand(0)
@@ -97,7 +97,7 @@ def case_table(to_upper: bool) -> np.ndarray:
     return np.asarray(rows, np.int32)
 
 
-@sized_by_data("StringNormalizer", operands=[])
+@becomes("StringNormalizer")
 def string_normalizer(build: Builder, node: Node) -> Value:
     """What is left of the strings once the stop words are out; one empty string where that is none."""
     x, attributes = node.operand(0), node.attributes

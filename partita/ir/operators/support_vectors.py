@@ -1,0 +1,133 @@
+"""Support vector machines of `ai.onnx.ml`: kernels as matrix products, votes, and probabilities coupled from pairs."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+
+from partita.errors import ModelError
+from partita.ir.builder import Builder
+from partita.ir.graph import Node, Value
+from partita.ir.operators.internal import DOMAIN as OWN
+from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, labels_of, transformed
+from partita.ir.operators.registry import becomes, calls, infers
+from partita.ir.operators.trees import features
+from partita.ir.routine import Routine
+from partita.ir.types import DType, TensorType, Type
+
+CERTAIN = 1e-7  # no class of a pair is less likely
+
+
+def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
+    """The kernel of each row of `x` [N, F] with each vector [V, F]: [N, V]."""
+    gamma, offset, degree = (*node.attributes.get("kernel_params", ()), 0.0, 0.0, 0.0)[:3]
+    product = build("MatMul", x, build.constant(vectors.T, x.tensor.dtype))
+    match node.attributes.get("kernel_type", "LINEAR"):
+        case "LINEAR":
+            return product
+        case "POLY":
+            return build("Pow", _affine(build, product, gamma, offset), build.scalar(int(degree), product))
+        case "SIGMOID":
+            return build("Tanh", _affine(build, product, gamma, offset))
+        case "RBF":
+            # |x - v|^2 = |x|^2 - 2 x v + |v|^2 loses what the two have in common: the differences are taken instead.
+            difference = build("Sub", build("Unsqueeze", x, build.ints([1])), build.constant(vectors, x.tensor.dtype))
+            squares = build("ReduceSumSquare", difference, build.ints([2]), keepdims=0)
+            return build("Exp", build("Mul", squares, build.scalar(-gamma, squares)))
+        case name:
+            raise ModelError(f"{node.describe()}: kernel_type is {name!r}, which ONNX does not know")
+
+
+def _affine(build: Builder, x: Value, factor: float, offset: float) -> Value:
+    return build("Add", build("Mul", x, build.scalar(factor, x)), build.scalar(offset, x))
+
+
+def _matrix(build: Builder, content: np.ndarray, like: Value) -> Value:
+    return build.constant(content, like.tensor.dtype)
+
+
+@becomes("SVMRegressor", domain=DOMAIN)
+def regressor(build: Builder, node: Node) -> Value:
+    attributes, x = node.attributes, features(build, node)
+    count = attributes.get("n_supports", 0)
+    coefficients = np.asarray(attributes["coefficients"])
+    if count:
+        similar = kernel(build, node, x, np.reshape(attributes["support_vectors"], (count, -1)))
+        scores = build("MatMul", similar, _matrix(build, coefficients.reshape(count, 1), x))
+    else:
+        scores = build("MatMul", x, _matrix(build, coefficients.reshape(-1, 1), x))
+    scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
+    if attributes.get("one_class", 0):
+        above = build("Greater", scores, build.scalar(0, scores))
+        scores = build("Where", above, build.scalar(1, scores), build.scalar(-1, scores))
+    scores = transformed(build, node, scores, attributes.get("post_transform", "NONE"))
+    return build("Cast", scores, to=DType.FLOAT32.onnx)
+
+
+@becomes("SVMClassifier", domain=DOMAIN)
+def classifier(build: Builder, node: Node) -> list[Value]:
+    attributes, x = node.attributes, features(build, node)
+    transform = attributes.get("post_transform", "NONE")
+    classes = max(len(labels_of(node, "classlabels_ints")[0]), 1)
+    if not attributes.get("vectors_per_class"):
+        weights = np.reshape(attributes["coefficients"], (classes, -1)).T
+        scores = build("MatMul", x, _matrix(build, weights, x))
+        scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
+        places = build("ArgMax", scores, axis=1, keepdims=0)
+    else:
+        scores = decisions(build, node, x, attributes["vectors_per_class"])
+        places = build("ArgMax", _votes(build, scores, classes), axis=1, keepdims=0)
+        if attributes.get("prob_a"):
+            scores = probabilities(build, node, scores, classes)
+        elif classes == 2:
+            scores = doubled(build, scores, by_complement=False)
+    scores = build("Cast", transformed(build, node, scores, transform), to=DType.FLOAT32.onnx)
+    return [chosen_labels(build, node, "classlabels_ints", places), scores]
+
+
+def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Value:
+    """A score for each pair of classes, positive for the first: [N, pairs]."""
+    total, ends = sum(counts), [0, *itertools.accumulate(counts)]
+    similar = kernel(build, node, x, np.reshape(node.attributes["support_vectors"], (total, -1)))
+    coefficients = np.reshape(node.attributes["coefficients"], (-1, total))
+    columns = []
+    for i, j in itertools.combinations(range(len(counts)), 2):
+        column = np.zeros(total)
+        column[ends[i] : ends[i + 1]] = coefficients[j - 1, ends[i] : ends[i + 1]]
+        column[ends[j] : ends[j + 1]] = coefficients[i, ends[j] : ends[j + 1]]
+        columns.append(column)
+    scores = build("MatMul", similar, _matrix(build, np.stack(columns, axis=1), x))
+    return build("Add", scores, build.constant(list(node.attributes["rho"][: len(columns)]), x.tensor.dtype))
+
+
+def _votes(build: Builder, scores: Value, classes: int) -> Value:
+    """How many pairs each class wins: [N, classes]."""
+    pairs = list(itertools.combinations(range(classes), 2))
+    wins = np.zeros((len(pairs), classes))
+    for place, (i, j) in enumerate(pairs):
+        wins[place, [i, j]] = 1, -1
+    first = build("Cast", build("Greater", scores, build.scalar(0, scores)), to=scores.tensor.dtype.onnx)
+    lost = np.array([sum(j == c for _, j in pairs) for c in range(classes)])  # a pair's second, unless its first wins
+    return build("Add", build("MatMul", first, _matrix(build, wins, scores)), _matrix(build, lost, scores))
+
+
+def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Value:
+    """Of each class, from those of pairs (Platt), coupled as libsvm does (Wu, Lin and Weng, 2004, their second way)."""
+    a, b = (build.constant(list(node.attributes[name]), scores.tensor.dtype) for name in ("prob_a", "prob_b"))
+    pairs = build("Sigmoid", build("Neg", build("Add", build("Mul", scores, a), b)))
+    pairs = build("Clip", pairs, build.scalar(CERTAIN, pairs), build.scalar(1 - CERTAIN, pairs))
+    wide = build("Cast", pairs, to=DType.FLOAT64.onnx)
+    return build("Cast", build("CouplePairs", wide, domain=OWN, classes=classes), to=scores.tensor.dtype.onnx)
+
+
+@infers("CouplePairs", domain=OWN)
+def coupled_type(node: Node) -> Type:
+    return TensorType(DType.FLOAT64, (node.operand(0).shape[0], node.attributes["classes"]))
+
+
+@calls("CouplePairs", domain=OWN)
+def couple(node: Node) -> Routine:
+    pairs, classes = node.operand(0), node.attributes["classes"]
+    return Routine("trees", "couple_pairs", pairs.shape[0], (pairs, classes, node.output), cost=1000.0 * classes)
