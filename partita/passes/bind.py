@@ -61,7 +61,7 @@ class BindProgram:
         moved: dict[Node, None] = {}
         for node in graph.nodes:
             known = all(value.parameter is not None or value.producer in moved for value in node.operands)
-            if known and _is_movable(node) and not any(map(graph.is_output, node.outputs)):
+            if known and is_movable(node) and not any(map(graph.is_output, node.outputs)):
                 moved[node] = None
         mapping = {v: self._source(graph, v) for node in moved for v in node.operands if v.parameter is not None}
         for node in moved:
@@ -181,7 +181,7 @@ class BindProgram:
         return evaluate_bind_program(self.to_bytes(wanted), arrays)
 
 
-def _is_movable(node: Node) -> bool:
+def is_movable(node: Node) -> bool:
     """Whether a node may run at bind time: it is a standard operator of known sizes, and gives the same every time.
     Strings are made where they are used: C holds them in another form than tables do."""
     if node.domain not in STANDARD_DOMAINS or any(isinstance(a, Graph) for a in node.attributes.values()):

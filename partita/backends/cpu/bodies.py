@@ -10,29 +10,39 @@ from partita.ir.operators.control_flow import bodies, captured, plain
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import definition
 from partita.ir.subgraph import copy_nodes, depends_on_parameters, share_parameter
+from partita.passes.bind import is_movable
 
 
 def share_parameters(graph: Graph, node: Node) -> None:
     """Lets the bodies of `node` hold by name what they capture of the parameters of `graph`, as regions do, and compute
     themselves what follows from these alone: that can then leave for the bind program, packing included."""
     outside = captured(node)
-    kept = [value for value in outside if not depends_on_parameters(value)]
+    moved = {value: nodes for value in outside if (nodes := _nodes_before(graph, value)) is not None}
+    kept = [value for value in outside if value not in moved]
     for body in bodies(node).values():
         mapping: dict[Value, Value] = {}
         for outer, inner in zip(outside, body.inputs[len(body.inputs) - len(outside) :], strict=True):
-            if outer in kept:
+            if outer not in moved:
                 continue
             body.rename(inner, f"{outer.name}.captured")
-            body.replace_uses(inner, _moved_in(graph, outer, body, mapping))
+            body.replace_uses(inner, _moved_in(outer, moved[outer], body, mapping))
             body.remove_input(inner)
     graph.set_inputs(node, [*plain(node), *kept])
     node.attributes["captures"] = len(kept)
 
 
-def _moved_in(graph: Graph, outer: Value, body: Graph, mapping: dict[Value, Value]) -> Value:
-    """A value that depends on parameters of `graph` alone, as `body` computes it."""
-    needed = nx.ancestors(graph.topology, outer.producer) | {outer.producer} if outer.producer is not None else set()
-    nodes = [node for node in graph.nodes if node in needed]
+def _nodes_before(graph: Graph, value: Value) -> list[Node] | None:
+    """What computes a value from parameters alone, in order; None where it takes more, or may not run at bind time."""
+    if value.parameter is not None:
+        return []
+    if value.producer is None or not depends_on_parameters(value):
+        return None
+    needed = nx.ancestors(graph.topology, value.producer) | {value.producer}
+    return [node for node in graph.nodes if node in needed] if all(map(is_movable, needed)) else None
+
+
+def _moved_in(outer: Value, nodes: list[Node], body: Graph, mapping: dict[Value, Value]) -> Value:
+    """A value that `nodes` compute from parameters alone, as `body` computes it."""
     for value in [outer, *(operand for node in nodes for operand in node.operands)]:
         if value.parameter is None or value in mapping:
             continue

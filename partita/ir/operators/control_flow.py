@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from partita.errors import ShapeError, UnsupportedOperatorError
+from partita.errors import ShapeError
 from partita.ir import dims
-from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.registry import infers, known, normalized_axis, upgrades
+from partita.ir.operators.registry import infers, known, normalized_axis
 from partita.ir.operators.sequences import has_lists, joined_sequences
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
 
@@ -238,25 +237,3 @@ def scan(node: Node) -> list[Type]:
         *final,
         *(_stacked(_outside(kind, node), value.shape[axis], at) for kind, at in zip(found[count:], axes, strict=True)),
     ]
-
-
-@upgrades("Scan", before=9)
-def over_batches(build: Builder, node: Node) -> None:
-    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each."""
-    lengths, *operands = plain(node)
-    if lengths is not None:
-        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths; export a newer opset")
-    outside = captured(node)
-    body: Graph = node.attributes["body"]
-    batch = Graph(f"{body.name}.batch")
-    batch.opsets = dict(body.opsets)
-    own = [batch.add_input(f"{node.name}.{n}", UnknownType()) for n in range(len(operands))]
-    inner = [*own, *(batch.add_input(value.name, value.type) for value in outside)]
-    attributes = {"body": body, "num_scan_inputs": node.attributes["num_scan_inputs"], "captures": len(outside)}
-    if "directions" in node.attributes:
-        attributes["scan_input_directions"] = node.attributes["directions"]
-    names = [f"{node.name}.of.{output.name}" for output in node.outputs]
-    scan = batch.add_node("Scan", inner, attributes, outputs=names, name=node.name, version=9)
-    batch.set_outputs(scan.outputs)
-    build.graph.set_inputs(node, [*operands, *outside])
-    node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+import numpy as np
+
+from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import captured, plain
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import decomposes, normalized_axis
+from partita.ir.operators.registry import decomposes, normalized_axis, upgrades
+from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import copy_nodes, share_parameter
-from partita.ir.types import DType, TensorType
+from partita.ir.types import DType, TensorType, UnknownType
 
 FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
 
@@ -95,3 +100,72 @@ def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value
         value = backward(build, value) if is_backward else value
         outputs.append(build("Transpose", value, perm=order) if axis else value)
     return outputs
+
+
+# ---------------------------------------------------------------------- older opsets
+
+
+@upgrades("Scan", before=9)
+def over_batches(build: Builder, node: Node) -> None:
+    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. A
+    sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
+    lengths, *operands = plain(node)
+    outside, count = captured(node), len(operands) - node.attributes["num_scan_inputs"]
+    body: Graph = node.attributes["body"]
+    directions = node.attributes.get("directions", ())
+    if lengths is not None and any(directions):
+        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths, backward; export opset 9")
+    batch = Graph(f"{body.name}.batch", f"{build.graph.unique_name(node.output.name)}.batch.")
+    batch.opsets = dict(body.opsets)
+    scanned = [*operands, *([lengths] if lengths is not None else [])]
+    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(scanned))]
+    shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
+    inner, states, further = [*own[: len(operands)], *shared], [], []
+    if lengths is not None:
+        body = _masked(body, count)
+        zero = np.zeros((), np.int64)
+        kind = TensorType(DType.INT64, ())
+        states = [batch.add_parameter(batch.unique_name("zero"), kind, lambda: zero, is_constant=True)]
+        inner, further = [*states, *inner, own[-1]], [batch.unique_name("steps")]
+    attributes = {
+        "body": body,
+        "num_scan_inputs": node.attributes["num_scan_inputs"],
+        "captures": len(outside) + (lengths is not None),
+    }
+    if directions:
+        attributes["scan_input_directions"] = directions
+    names = further + [batch.unique_name(output.name) for output in node.outputs]
+    scan = batch.add_node("Scan", inner, attributes, outputs=names, name=node.name, version=9)
+    batch.set_outputs(scan.outputs[len(further) :])
+    build.graph.set_inputs(node, [*scanned, *outside])
+    node.attributes = {"body": batch, "num_scan_inputs": len(scanned), "captures": len(outside)}
+
+
+def _masked(body: Graph, count: int) -> Graph:
+    """`body`, of `count` states, for sequences that may end early: it carries the number of the step before its states,
+    and reads the length after all else."""
+    masked = Graph(body.name, body.prefix)
+    masked.opsets = dict(body.opsets)
+    step = masked.add_input(masked.unique_name("step"), UnknownType())
+    mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs}
+    length = masked.add_input(masked.unique_name("length"), UnknownType())
+    mapping |= {value: share_parameter(value, masked) for value in body.parameters}
+    copy_nodes(body.nodes, masked, mapping)
+
+    def node(op_type: str, *operands: Value) -> Value:
+        return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
+
+    one, zero = (
+        masked.add_parameter(
+            masked.unique_name("number"), TensorType(DType.INT64, ()), partial(np.asarray, number), is_constant=True
+        )
+        for number in (1, 0)
+    )
+    is_running = node("Less", step, length)
+    outputs = []
+    for place, output in enumerate(body.outputs):
+        value = mapping[output]
+        other = mapping[body.inputs[place]] if place < count else node("CastLike", zero, value)
+        outputs.append(node("Where", is_running, value, other))
+    masked.set_outputs([node("Add", step, one), *outputs])
+    return masked

@@ -241,6 +241,48 @@ def test_scan_over_other_axes():
     check(text, {"s": V, "x": ROWS.T.copy(), "k": W}, wanted=[SUMS[-1], SUMS.T])
 
 
+OLD_HEADER = '<ir_version: 3, opset_import: ["" : 8]>\n'
+OLD_SCAN = """g (LENGTHS float[3, 2] s, float[3, 5, 2] x) => (float[3, 2] last, float[3, 5, 2] all) {
+    last, all = Scan <num_scan_inputs = 1, ATTRIBUTES body = b (float[2] state, float[2] v)
+            => (float[2] next, float[2] out) {
+        next = Add (state, v)
+        out = Identity (next)
+    }> (NAME, s, x)
+}"""
+
+
+def test_a_scan_over_batches():
+    """Of opset 8, with sequences of different lengths."""
+    states, x = ROWS[:3], np.stack([ROWS, -ROWS, ROWS * 2])
+    sums = states[:, None] + x.cumsum(1)
+    lengths = np.asarray([5, 0, 3])
+    text = OLD_HEADER + OLD_SCAN.replace("ATTRIBUTES", "")
+    plain = onnx.parser.parse_model(text.replace("LENGTHS", "").replace("NAME", ""))
+    found = partita.compile(plain, build=QUICK).run({"s": states, "x": x})
+    np.testing.assert_array_equal(found["last"], sums[:, -1])
+    np.testing.assert_array_equal(found["all"], sums)
+    short = onnx.parser.parse_model(text.replace("LENGTHS", "int64[3] n,").replace("NAME", "n"))
+    found = partita.compile(short, build=QUICK).run({"s": states, "x": x, "n": lengths})
+    np.testing.assert_array_equal(found["last"], [sums[0, 4], states[1], sums[2, 2]])
+    np.testing.assert_array_equal(found["all"], np.where(np.arange(5)[:, None] < lengths[:, None, None], sums, 0))
+
+
+def test_random_numbers_of_outside_stay_the_same_in_every_step():
+    text = """g (int64 n) => (float[4] last, float[T, 4] all) {
+        zeros = Constant <value = float[4] {0, 0, 0, 0}> ()
+        drawn = RandomUniform <shape = [4]> ()
+        last, all = Loop (n, , zeros) <body = b (int64 i, bool on, float[4] state)
+                => (bool again, float[4] t, float[4] u) {
+            again = Identity (on)
+            t = Identity (state)
+            u = Add (drawn, state)
+        }>
+    }"""
+    drawn = compiled(text).run({"n": np.int64(3)})["all"]
+    assert drawn.shape == (3, 4)
+    assert len(np.unique(drawn, axis=0)) == 1
+
+
 def test_matrix_products_in_a_loop():
     weight = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32) / 8
     text = """g (int64 n, float[8, 16] x, float[16, 16] w) => (float[8, 16] y) {
