@@ -16,9 +16,9 @@ import numpy as np
 
 from partita.errors import ExecutionError, InputError
 from partita.runtime import library as c
+from partita.runtime import plain_call
 from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
 from partita.runtime.inputs import as_array, as_given, check_inputs
-from partita.runtime.plain_call import PlainCall, is_plain
 from partita.runtime.program import Kind, Program, Value
 from partita.runtime.strings import records, strings_of
 from partita.runtime.table import Array
@@ -91,8 +91,8 @@ class Instance:
         addresses = (self._handle, self._input_address, self._output_address)
         self._run = partial(self._library.run_pointers, *map(ctypes.c_void_p, addresses))
         slots = [*self._input_slots, *self._output_slots]
-        plain = all(is_plain(slot) and not slot.is_string for slot in slots)
-        self._plain = PlainCall(self._input_slots, self._output_slots) if plain else None
+        plain = plain_call.IS_AVAILABLE and all(s.shape is not None and not s.is_string for s in slots)
+        self._plain = plain_call.PlainCall(self._input_slots, self._output_slots) if plain else None
         self._gives_strings = any(slot.is_string for slot in self._output_slots)
         self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
 

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import compare, machine, memory, peers, zoo
+from benchmarks import compare, compile_time, machine, memory, overhead, peers, zoo
 
 
 class Steady(peers.Runner):
@@ -102,3 +102,17 @@ def test_stages_run_in_processes_of_their_own(tmp_path):
     failed = memory.stage_usage("no-such-model", "onnxruntime", "run", tmp_path / "unused.so")
     assert "no-such-model" in failed.error
     assert "no-such-model" in memory.table([usage, failed])
+
+
+def test_compile_time_is_measured_cold_and_warm():
+    found = compile_time.measure("digits", 1)
+    assert list(found) == ["cold", "warm"]
+    for seconds in found.values():
+        assert list(seconds) == compile_time.STAGES
+        assert seconds["command"] > seconds["import"] > 0
+
+
+def test_a_call_is_measured_from_c_and_from_python():
+    from_c, from_python, _ = overhead.measure("digits", 2)
+    assert from_c > 0
+    assert from_python > 0

@@ -9,7 +9,7 @@ import programs
 import pytest
 
 from partita.errors import ExecutionError, InputError
-from partita.runtime import cpu
+from partita.runtime import cpu, plain_call
 
 X = np.arange(4, dtype=np.float32)
 
@@ -130,3 +130,12 @@ def test_inputs_live_until_the_call_is_over(module):
     finally:
         stop.set()
         thread.join()
+
+
+def test_without_the_short_way_the_numbers_are_the_same(module, monkeypatch):
+    assert plain_call.IS_AVAILABLE
+    monkeypatch.setattr(plain_call, "IS_AVAILABLE", False)
+    instance = module.open_instance()
+    assert instance._plain is None
+    np.testing.assert_array_equal(instance.run({"x": X})["y"], module.run({"x": X})["y"])
+    instance.close()
