@@ -121,5 +121,5 @@ def test_optional_values():
 
 
 def test_elements_of_two_types():
-    with pytest.raises(PartitaError, match="must be of one type"):
+    with pytest.raises(PartitaError, match="elements of float32 and int64 in one sequence"):
         typed("g (float[2] x, int64[2] y) => (seq(float[]) s) { s = SequenceConstruct (x, y) }")
