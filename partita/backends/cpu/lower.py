@@ -9,6 +9,7 @@ from partita.backends.cpu.pack_products import pack_products
 from partita.backends.cpu.sequences import SEQUENCE_OPERATORS
 from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES
+from partita.errors import UnsupportedOperatorError
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
@@ -55,7 +56,10 @@ def unsupported(node: Node) -> str | None:
     for old, new in zip(node.outputs, copy.outputs, strict=True):
         new.type = old.type
     graph.set_outputs(copy.outputs)
-    decompose(graph)
+    try:
+        decompose(graph)
+    except UnsupportedOperatorError as error:
+        return str(error)
     for part in graph.nodes:
         if is_control(part):
             problem = unsupported(part)

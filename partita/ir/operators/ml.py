@@ -12,7 +12,7 @@ from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import becomes
+from partita.ir.operators.registry import becomes, decomposes
 from partita.ir.operators.strings import find, words
 from partita.ir.types import DType
 
@@ -85,12 +85,17 @@ def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype:
     return build("Gather", table(build, [*(values[n] for n in order), values[-1]], dtype), places)
 
 
+@decomposes("OneHotEncoder", domain=DOMAIN)
+def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
+    raise UnsupportedOperatorError(f"{node.describe()}: zeros=0 fails on unknown categories; set it to 1")
+
+
 @becomes("OneHotEncoder", domain=DOMAIN)
-def one_hot_encoder(build: Builder, node: Node) -> Value:
+def one_hot_encoder(build: Builder, node: Node) -> Value | None:
     x = node.operand(0)
     cats, _ = one_of(node, {"cats_strings": STRING} if x.tensor.dtype is STRING else {"cats_int64s": INT64})
     if not node.attributes.get("zeros", 1):
-        raise UnsupportedOperatorError(f"{node.describe()}: zeros=0 fails on unknown categories; set it to 1")
+        return None
     x = x if x.tensor.dtype is STRING else build("Cast", x, to=INT64.onnx)
     places, order = find(build, x, cats if x.tensor.dtype is STRING else np.asarray(cats))
     column = build("Gather", build.ints([*order, -1]), places)

@@ -18,7 +18,7 @@ char *partita_text_of(const partita_call *call, int64_t bytes) {
     partita_text *block = instance->text;
     if (bytes >= 0 && (!block || block->bytes - block->used < bytes)) {
         const int64_t room = bytes > BLOCK_BYTES ? bytes : BLOCK_BYTES;
-        block = (uint64_t)room < SIZE_MAX - sizeof *block ? malloc(sizeof *block + (size_t)room) : NULL;
+        block = room > INT64_MAX - (int64_t)sizeof *block ? NULL : partita_allocate((int64_t)sizeof *block + room);
         if (block) {
             *block = (partita_text){.next = instance->text, .bytes = room};
             instance->text = block;
