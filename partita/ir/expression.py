@@ -204,6 +204,11 @@ def cast(expression: Expr, dtype: DType) -> Expr:
     return expression if expression.dtype is dtype else Cast(expression, dtype)
 
 
+def wide(x: Expr) -> Expr:
+    """A term as it is summed: what is narrower than float32 is rounded once, when the sum is complete."""
+    return cast(x, DType.FLOAT32) if x.dtype.is_float and x.dtype is not DType.FLOAT64 else x
+
+
 def load(value: Value, *indices: Expr | int) -> Expr:
     return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
 

@@ -23,6 +23,7 @@ from partita.ir.expression import (
     reduction,
     select,
     size,
+    wide,
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
@@ -64,11 +65,6 @@ def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> 
         return cast(reduction("sum", [depth], term, 0), left(*[0] * len(a.shape)).dtype)
 
     return compute(shape, body)
-
-
-def wide(x: Expr) -> Expr:
-    """A factor as it is multiplied and summed: what is narrower than float32 is rounded once, at the end."""
-    return cast(x, DType.FLOAT32) if x.dtype.is_float and x.dtype is not DType.FLOAT64 else x
 
 
 def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:

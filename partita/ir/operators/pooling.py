@@ -23,6 +23,7 @@ from partita.ir.expression import (
     reduction,
     select,
     size,
+    wide,
 )
 from partita.ir.graph import Node
 from partita.ir.operators.contraction import Window, inside, sources, window
@@ -81,11 +82,11 @@ def average_pool(node: Node) -> Computation:
         def value(*inner: Expr) -> Expr:
             places = sources(view, out, inner)
             condition = inside(view, places, spatial)
-            element = load(x, n, c, *places)
+            element = wide(load(x, n, c, *places))
             return element if condition is None else select(condition, element, 0)
 
         total = reduction("sum", view.kernel, value, 0)
-        return total / cast(averaged_count(node, out), total.dtype)
+        return cast(total / cast(averaged_count(node, out), total.dtype), x.tensor.dtype)
 
     return compute((*x.shape[:2], *view.output), body)
 
@@ -140,10 +141,10 @@ def lp_pool(node: Node) -> Computation:
         def value(*inner: Expr) -> Expr:
             places = sources(view, out, inner)
             condition = inside(view, places, spatial)
-            element = call("pow", call("abs", load(x, n, c, *places)), float(p))
+            element = call("pow", call("abs", wide(load(x, n, c, *places))), float(p))
             return element if condition is None else select(condition, element, 0)
 
-        return call("pow", reduction("sum", view.kernel, value, 0), 1 / p)
+        return cast(call("pow", reduction("sum", view.kernel, value, 0), 1 / p), x.tensor.dtype)
 
     return compute((*x.shape[:2], *view.output), body)
 

@@ -22,6 +22,7 @@ from partita.ir.expression import (
     replace_indices,
     select,
     size,
+    wide,
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_to_input
@@ -61,9 +62,11 @@ class Reduction:
 
     def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
         """The reduction of `entry` over `axes`."""
-        body = self.element(entry)
-        total = reduce(self.combine, axes, body, self.initial(entry.dtype)) if axes else body
-        return self.finish(total, cast(size(dims.product(axis.extent for axis in axes)), total.dtype))
+        body = self.element(wide(entry))
+        total = reduce(self.combine, axes, body, self.initial(body.dtype)) if axes else body
+        return cast(
+            self.finish(total, cast(size(dims.product(axis.extent for axis in axes)), total.dtype)), entry.dtype
+        )
 
 
 class LogSumExp(Reduction):
@@ -72,11 +75,12 @@ class LogSumExp(Reduction):
     def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
         if not axes:
             return entry
+        kind, entry = entry.dtype, wide(entry)
         largest = reduce("max", axes, entry, lowest(entry.dtype))
         shift = select(call("isinf", largest), 0, largest)
         again = [Axis(axis.name, axis.extent) for axis in axes]
         other = replace_indices(entry, dict(zip(axes, map(Index, again), strict=True)))
-        return call("log", reduce("sum", again, call("exp", other - shift), 0)) + shift
+        return cast(call("log", reduce("sum", again, call("exp", other - shift), 0)) + shift, kind)
 
 
 def reduced(x: Value, axes: tuple[int, ...], keep: bool, kind: Reduction) -> Computation:

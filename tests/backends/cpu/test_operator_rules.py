@@ -107,3 +107,19 @@ def test_more_than_there_is_fails_when_it_runs():
 def test_a_place_outside_of_the_image_fails_when_it_runs():
     with pytest.raises(ExecutionError, match="an index lies outside its tensor"):
         results("y = MaxUnpool <kernel_shape = [2]> (x, i)", {"x": floats([[[1.0]]])[0], "i": np.array([[[2]]])})
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("y = ReduceMean(x)", 300),
+        ("y = ReduceL2 <keepdims = 0> (x)", 6000),
+        ("y = GlobalAveragePool(x)", 300),
+        ("y = AveragePool <kernel_shape = [400]> (x)", 300),
+        ("y = LpPool <kernel_shape = [400]> (x)", 6000),
+        ("y = ReduceLogSumExp(x)", 306),
+    ],
+)
+def test_sums_that_half_floats_cannot_hold_are_rounded_at_the_end(text, wanted):
+    (found,) = results(text, {"x": np.full((1, 1, 400), 300, np.float16)})
+    assert np.reshape(found, -1) == pytest.approx([wanted], rel=1e-3)
