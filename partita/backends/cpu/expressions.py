@@ -190,11 +190,29 @@ class ExpressionPrinter:
         kind = register_type(expression.dtype)
         total = scope.names.fresh("sum" if expression.combine == "sum" else expression.combine)
         scope.write(f"{kind} {total} = {self.render(expression.initial, scope)};")
-        inner = self.open_loops(expression.axes, scope, reduction=total if _is_float_sum(expression) else None)
+        if expression.combine in ("max", "min") and expression.dtype.is_float:
+            return self._extreme(expression, total, scope)
+        reordered = f"+ : {total}" if expression.combine == "sum" and expression.dtype.is_float else None
+        inner = self.open_loops(expression.axes, scope, reductions=reordered)
         term = self.render(expression.body, inner)
         inner.write(accumulate(expression.combine, total, term, expression.dtype))
         self.close_loops(expression.axes, scope)
         return rounded(total, expression.dtype) if is_narrow_float(expression.dtype) else total
+
+    def _extreme(self, expression: Reduce, total: str, scope: Scope) -> str:
+        """The largest or smallest of all, which is NaN if any is: in any order, so that the loop vectorizes."""
+        seen, term = scope.names.fresh("has_nan"), scope.names.fresh("element")
+        scope.write(f"int {seen} = 0;")
+        reductions = f"{expression.combine} : {total}) reduction(| : {seen}"
+        inner = self.open_loops(expression.axes, scope, reductions=reductions)
+        kind, sign = register_type(expression.dtype), ">" if expression.combine == "max" else "<"
+        inner.write(f"const {kind} {term} = {self.render(expression.body, inner)};")
+        inner.write(f"{total} = {term} {sign} {total} ? {term} : {total};")
+        inner.write(f"{seen} |= {term} != {term};")
+        self.close_loops(expression.axes, scope)
+        scope.write(f"if ({seen})")
+        scope.write(f"    {total} = ({kind})NAN;")
+        return total
 
     def _arg_reduce(self, expression: Reduce, scope: Scope) -> str:
         """The index of an extreme along one axis; NaN counts as the most extreme, as in NumPy."""
@@ -219,15 +237,15 @@ class ExpressionPrinter:
         return place
 
     def open_loops(
-        self, axes: Sequence[Axis], scope: Scope, *, reduction: str | None = None, simd: bool = False
+        self, axes: Sequence[Axis], scope: Scope, *, reductions: str | None = None, simd: bool = False
     ) -> Scope:
         """Writes `for` headers, outermost first; gives the scope of the innermost body."""
         for place, axis in enumerate(axes):
             name = scope.names.fresh(axis.name)
             self.axis_names[axis] = name
             if place == len(axes) - 1:
-                if reduction is not None:
-                    scope.write(f"#pragma omp simd reduction(+ : {reduction})")
+                if reductions is not None:
+                    scope.write(f"#pragma omp simd reduction({reductions})")
                 elif simd:
                     scope.write("#pragma omp simd")
             scope.write(f"for (int64_t {name} = 0; {name} < {self.size(axis.extent)}; ++{name}) {{")
@@ -403,7 +421,3 @@ def _free_axes(expression: Expr) -> set[Axis]:
     parts = walk(expression)
     own = {axis for part in parts if isinstance(part, Reduce) for axis in part.axes}
     return {part.axis for part in parts if isinstance(part, Index)} - own
-
-
-def _is_float_sum(expression: Reduce) -> bool:
-    return expression.combine == "sum" and expression.dtype.is_float

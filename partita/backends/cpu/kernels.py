@@ -21,13 +21,17 @@ from partita.ir.graph import Node
 
 def is_kernel(node: Node) -> bool:
     """Whether more than loops from its expression runs `node`; such a kernel starts a fused group."""
-    return is_blocked_kernel(node) or is_packed_product(node) or contraction.is_kernel(node)
+    return is_blocked_kernel(node) or _is_product(node) or contraction.is_kernel(node)
+
+
+def _is_product(node: Node) -> bool:
+    return is_packed_product(node) or packed_product.is_product(node)
 
 
 def takes_epilogue(kernel: Node, node: Node) -> bool:
     """Whether `node`, pointwise on the kernel's result, may be computed in the kernel's store: its other operands vary
     with all pixels of the image, or with none."""
-    if is_packed_product(kernel):
+    if _is_product(kernel):
         return packed_product.takes_epilogue(kernel, node)
     if not is_blocked_kernel(kernel):
         return contraction.takes_epilogue(kernel, node)
@@ -47,6 +51,8 @@ def workspace(node: Node) -> Dim:
         return winograd.workspace(first)
     if is_blocked_kernel(first):
         return 0 if is_pool(first) else blocked_convolution.workspace(first)
+    if packed_product.is_product(first):
+        return packed_product.workspace(first)
     procedure = procedures.procedure_of(node)
     if procedure is not None:
         return procedures.workspace(procedure)
@@ -66,6 +72,8 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return blocked_convolution.DirectKernel(node, writer).write()
     if is_packed_product(first):
         return packed_product.ProductKernel(node, writer).write()
+    if packed_product.is_product(first):
+        return packed_product.RunTimeProductKernel(node, writer).write()
     if contraction.is_kernel(first):
         return contraction.contraction_kernel(node, writer)
     procedure = procedures.procedure_of(node)

@@ -1,28 +1,36 @@
-"""The kernel of PackedMatMul: register tiles of rows by packed columns, with the epilogue in the store."""
+"""Kernels of matrix products: register tiles of rows by packed columns, with the epilogue in the store. The columns are
+packed when weights are bound (PackedMatMul), or by the kernel itself."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from partita.backends.cpu.blocked_convolution import PRODUCTS, STRIP, tile_function
-from partita.backends.cpu.expressions import Scope, stored
+from partita.backends.cpu.blocked_convolution import COPIES, PRODUCTS, STRIP, tile_function
+from partita.backends.cpu.blocked_operators import block_count, is_packed_product
+from partita.backends.cpu.expressions import Scope, linear_position, stored
 from partita.backends.cpu.generic import composed
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
+from partita.backends.cpu.pack_products import FEW
 from partita.ir import dims
-from partita.ir.expression import Axis, Computation, Load, compute, replace_indices, substitute
+from partita.ir.expression import Axis, Computation, Index, Literal, Load, affine, compute, replace_indices, substitute
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
+WIDEST = 32  # columns of a panel
+
 
 def takes_epilogue(kernel: Node, node: Node) -> bool:
-    """Whether `node`, pointwise on the product, may be computed in its store: its other operands vary with all rows or
-    with none, and with all columns or with none."""
+    """Whether `node`, pointwise on the product, may be computed in its store: its other operands vary with all columns
+    or with none, and with all rows or with none where the loop runs over all rows as one."""
     *rows, columns = kernel.output.shape
     for value in node.operands:
         *lead, last = (1,) * (len(rows) + 1 - len(value.shape)) + tuple(value.shape)
-        if not (dims.same_shape(lead, rows) or _are_ones(lead)) or not (dims.same(last, columns) or _are_ones([last])):
+        if not dims.same(last, columns) and not _are_ones([last]):
             return False
+        if is_packed_product(kernel) and not dims.same_shape(lead, rows) and not _are_ones(lead):
+            return False  # its loop runs over all rows as one
     return True
 
 
@@ -31,19 +39,35 @@ def _are_ones(extents: list[dims.Dim]) -> bool:
 
 
 class ProductKernel:
-    """`[M, K] x [K, N]`, where M stands for all axes of the left operand but the last."""
+    """`[M, K] x [K, N]`, where M stands for all axes of the left operand but the last, and the right one is packed when
+    weights are bound."""
 
     def __init__(self, node: Node, writer: KernelWriter) -> None:
         self.node = node
         self.kernel = members(node)[0]
         self.writer = writer
-        w = self.kernel.operand(1)
-        self.depth, self.panels, self.block = (int(dim) for dim in w.shape[1:])
-        self.rows = dims.product(self.kernel.output.shape[:-1])
-        self.columns = int(self.kernel.attributes["columns"])
         self.sum = Value("sum", TensorType(DType.FLOAT32, ()))
         writer.printer.locals[self.sum] = "cell[c]"
+        self.value, self.result = self._epilogue()
+        self.depth, self.panels, self.block = self._packed_shape()
+        self.columns = int(self.kernel.output.shape[-1])
+        self.width = self.panels * self.block
+        self.batch: Sequence[Axis] = ()
+        self.rows = dims.product(self.kernel.output.shape[:-1])
         writer.blocks.add(self.block)
+
+    def _packed_shape(self) -> tuple[int, int, int]:
+        """Depth K, blocks in a panel, columns in a block."""
+        depth, panels, block = (int(dim) for dim in self.kernel.operand(1).shape[1:])
+        return depth, panels, block
+
+    def left(self) -> str:
+        """Where the left matrix of a step begins."""
+        return self.writer.pointer(self.kernel.operand(0))
+
+    def right(self) -> str:
+        """Where the packed right matrix of a step begins."""
+        return self.writer.pointer(self.kernel.operand(1))
 
     def write(self) -> Kernel:
         writer, size = self.writer, self.writer.size
@@ -51,32 +75,30 @@ class ProductKernel:
         strip = pixels * max(1, STRIP // pixels)
         if dims.is_static(self.rows):
             strip = min(strip, -(-int(self.rows) // pixels) * pixels)
-        width = self.panels * self.block
-        panel = Axis("panel", self.kernel.operand(1).shape[0])
+        width = self.width
+        panel = Axis("panel", block_count(self.columns, width))
         strips = Axis("strip", dims.ceil_div(self.rows, strip))
-        scope = writer.open_steps([panel, strips], strip * width * self.depth / PRODUCTS)
+        scope = writer.open_steps([*self.batch, panel, strips], strip * width * self.depth / PRODUCTS)
         names = writer.printer.axis_names
         step = math.gcd(self.depth, self.block)
         scope.write(f"const int64_t first = {names[strips]} * {strip};")
         scope.write(f"const int64_t left = {size(self.rows)} - first;")
         scope.write(f"const int64_t rows = left < {strip} ? left : {strip};")
-        scope.write(f"const float *source = {writer.pointer(self.kernel.operand(0))} + first * {self.depth};")
-        weights = writer.pointer(self.kernel.operand(1))
-        scope.write(f"const float *weights = {weights} + {names[panel]} * {self.depth * width};")
+        scope.write(f"const float *source = {self.left()} + first * {self.depth};")
+        scope.write(f"const float *weights = {self.right()} + {names[panel]} * {self.depth * width};")
         scope.write(f"const partita_window window = {{{self.depth // step}, {step}, 0, 0, {width}, {self.block}}};")
         scope.write(f"float sums[{strip * width}] __attribute__((aligned(64)));")
         scope.write("int64_t done = 0;")
         for rows in self._tile_sizes(pixels):
             tile = tile_function(writer, rows, self.panels, step, self.depth)
-            loop = (
-                f"for (; done + {rows} <= rows; done += {rows})" if rows == pixels else f"if (done + {rows} <= rows) {{"
-            )
-            scope.write(loop)
+            is_whole = rows == pixels
+            test = f"done + {rows} <= rows"
+            scope.write(f"for (; {test}; done += {rows})" if is_whole else f"if ({test}) {{")
             scope.write(f"    {tile}(&window, source + done * {self.depth}, weights, sums + done * {width});")
-            if rows != pixels:
+            if not is_whole:
                 scope.write(f"    done += {rows};")
                 scope.write("}")
-        self._write_store(scope, names[panel], width)
+        self._write_store(scope, names[panel])
         writer.close_steps()
         return writer.finish()
 
@@ -96,16 +118,15 @@ class ProductKernel:
         powers = [16, 8, 4, 2, 1]
         return [pixels, *(power for power in powers if power < pixels)]
 
-    def _write_store(self, scope: Scope, panel: str, width: int) -> None:
+    def _write_store(self, scope: Scope, panel: str) -> None:
         """Stores the strip, row by row."""
-        writer, printer = self.writer, self.writer.printer
-        value, result = self._epilogue()
-        form = store_form(result.axes, value.shape)
-        nest = LoopNest(result.axes[:-1], [result.body], [form])
+        writer, printer, width = self.writer, self.writer.printer, self.width
+        form, body = store_form(self.result.axes, self.value.shape), self.result.body
+        nest = LoopNest(self.result.axes[len(self.batch) : -1], [body], [form])
         assert len(nest.loops) <= 1, "takes_epilogue lets in only what runs over the rows as one"
-        body, form = replace_indices(result.body, nest.replacement), moved(form, nest.replacement)
+        body, form = replace_indices(body, nest.replacement), moved(form, nest.replacement)
         printer.axis_names.update(dict.fromkeys(nest.loops, "row"))
-        printer.axis_names[result.axes[-1]] = "column"
+        printer.axis_names[self.result.axes[-1]] = "column"
         printer.count(body)
         whole = self.columns % width == 0
         scope.write(f"const int64_t start = {panel} * {width};")
@@ -120,8 +141,8 @@ class ProductKernel:
         inner.write(f"for (int64_t c = 0; c < {width if whole else 'width'}; ++c) {{")
         cell = inner.inner()
         cell.write("const int64_t column = start + c;")
-        text = stored(printer.render(body, cell), value.tensor.dtype)
-        cell.write(f"{writer.pointers[value]}[{printer.affine_text(form)}] = {text};")
+        text = stored(printer.render(body, cell), self.value.tensor.dtype)
+        cell.write(f"{writer.pointers[self.value]}[{printer.affine_text(form)}] = {text};")
         inner.write("}")
         scope.write("}")
 
@@ -133,3 +154,76 @@ class ProductKernel:
             return self.kernel.output, own
         result = composed(self.node, kept=frozenset([self.kernel.output]))[later[-1].output]
         return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
+
+
+def is_product(node: Node) -> bool:
+    """Whether a node is a product of matrices of known depth and columns that a run makes both."""
+    if node.domain or node.op_type != "MatMul" or node.output.tensor.dtype is not DType.FLOAT32:
+        return False
+    a, b = node.operand(0), node.operand(1)
+    if min(len(a.shape), len(b.shape)) < 2 or not all(dims.is_static(dim) and dim > 0 for dim in b.shape[-2:]):
+        return False
+    rows = a.shape[-2]
+    return not (dims.is_static(rows) and rows < FEW) and not dims.same(dims.product(node.output.shape), 0)
+
+
+def workspace(node: Node) -> dims.Dim:
+    """Bytes of a product's packed right matrices, for the widest panels."""
+    *lead, depth, columns = node.operand(1).shape
+    return dims.product([*lead, depth, block_count(int(columns), WIDEST) * WIDEST]) * 4
+
+
+class RunTimeProductKernel(ProductKernel):
+    """`[..., M, K] x [..., K, N]`: the right matrices are packed in scratch memory first."""
+
+    def __init__(self, node: Node, writer: KernelWriter) -> None:
+        super().__init__(node, writer)
+        self.batch = self.result.axes[:-2]
+        self.rows = self.kernel.output.shape[-2]
+
+    def _packed_shape(self) -> tuple[int, int, int]:
+        *_, depth, columns = self.kernel.operand(1).shape
+        block = self.writer.target.block
+        return int(depth), min(2, block_count(int(columns), block)), block
+
+    def left(self) -> str:
+        return super().left() + self._offset(self.kernel.operand(0), 1)
+
+    def right(self) -> str:
+        columns = self.kernel.operand(1).shape[-1]
+        packed = block_count(self.columns, self.width) * self.width
+        return f"(const float *)shared{self._offset(self.kernel.operand(1), columns, packed)}"
+
+    def write(self) -> Kernel:
+        writer, b = self.writer, self.kernel.operand(1)
+        writer.uses_shared = True
+        *lead, depth, columns = b.shape
+        count = block_count(self.columns, self.width)
+        matrix, panel = Axis("matrix", dims.product(lead)), Axis("panel", count)
+        scope = writer.open_steps([matrix, panel], self.depth * self.width / COPIES)
+        names = writer.printer.axis_names
+        place = f"{names[matrix]} * {depth * columns} + {names[panel]} * {self.width}"
+        scope.write(f"const float *right = {writer.pointer(b)} + {place};")
+        step = f"({names[matrix]} * {count} + {names[panel]}) * {self.depth * self.width}"
+        scope.write(f"float *packed = (float *)shared + {step};")
+        scope.write(f"const int64_t left = {columns} - {names[panel]} * {self.width};")
+        scope.write(f"const int64_t width = left < {self.width} ? left : {self.width};")
+        scope.write(f"for (int64_t k = 0; k < {depth}; ++k)")
+        scope.write(f"    for (int64_t c = 0; c < {self.width}; ++c)")
+        scope.write(f"        packed[k * {self.width} + c] = c < width ? right[k * {columns} + c] : 0.0f;")
+        writer.close_steps()
+        return super().write()
+
+    def _offset(self, value: Value, columns: dims.Dim, packed: int = 1) -> str:
+        """Where an operand's matrix lies for the current step, its rows holding `packed` elements for `columns`."""
+        lead = value.shape[:-2]
+        aligned = self.batch[len(self.batch) - len(lead) :]
+        zero = Literal(0, DType.INT64)
+        indices = [
+            zero if dims.is_static(dim) and dim == 1 else Index(axis) for dim, axis in zip(lead, aligned, strict=True)
+        ]
+        form = affine(linear_position(Load(value, (*indices, zero, zero), value.tensor.dtype)))
+        assert form is not None
+        scaled = {axis: dims.simplified(dims.floor_div(step * packed, columns)) for axis, step in form.items()}
+        text = self.writer.printer.affine_text(scaled)
+        return "" if text == "0" else f" + {text}"
