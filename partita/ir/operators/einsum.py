@@ -7,7 +7,7 @@ import string
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, load, reduce
+from partita.ir.expression import Axis, Computation, Expr, Index, cast, load, reduce, wide
 from partita.ir.graph import Node
 from partita.ir.operators.registry import computes
 
@@ -51,8 +51,8 @@ def einsum(node: Node) -> Computation:
     for value, letters in zip(node.operands, names, strict=True):
         unit = [dims.is_static(dim) and dim == 1 for dim in value.shape]
         element = load(value, *(0 if u else Index(axes[c]) for c, u in zip(letters, unit, strict=True)))
-        product = element if product is None else product * element
+        product = wide(element) if product is None else product * wide(element)
     assert product is not None
     summed = [axis for letter, axis in axes.items() if letter not in right]
     total = reduce("sum", summed, product, 0) if summed else product
-    return Computation(tuple(axes[letter] for letter in right), total)
+    return Computation(tuple(axes[letter] for letter in right), cast(total, node.operand(0).tensor.dtype))

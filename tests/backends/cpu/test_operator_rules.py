@@ -70,6 +70,7 @@ def test_products_of_half_floats_are_rounded_once():
     exact = np.float16((x.astype(np.float64) @ x.astype(np.float64).T).item())
     assert results("y = MatMul(x, w)", {"x": x}, {"w": x.T}) == [[[exact]]]
     assert results("y = Conv(x, w)", {"x": x[None]}, {"w": x[None]}) == [[[[exact]]]]
+    assert results('y = Einsum <equation = "ij,ij->"> (x, w)', {"x": x}, {"w": x}) == [exact]
 
 
 def test_what_is_cut_from_an_odd_rest_lies_behind():
