@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import programs
 import pytest
 
+import partita
 from partita.errors import ExecutionError
 from partita.runtime import MetadataModule, load_module
 from partita.runtime.toolchain import runtime_sources
@@ -219,10 +221,30 @@ int main(void) {
 }
 """
 
+
+def sorted_and_grouped():
+    """x (6) -> running sums of the largest four and their determinant, and where x is not 0: procedures, which need no
+    constants."""
+    return partita.compile(
+        onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 22]>
+            sorted (float[6] x) => (float[4] y, float[1, U] u) <int64[1] k = {4}, int64 a = {0}, int64[2] s = {2, 2}> {
+                t, i = TopK (x, k)
+                c = CumSum (t, a)
+                m = Reshape (c, s)
+                d = Det (m)
+                y = Add (c, d)
+                n = NonZero (x)
+                u = Cast <to = 1> (n)
+            }"""),
+        name="sorted",
+    )
+
+
 CASES = {
     "two_affines": (programs.two_affines, "4", "4"),
     "dynamic": (programs.dynamic, "2, 3", "2, 3"),
     "sieve": (programs.data_dependent, "6", "3"),
+    "sorted": (sorted_and_grouped, "6", "4"),
 }
 
 
