@@ -72,6 +72,7 @@ def enter(node: Node) -> None:
                 inner.type = kind
         for inner, outer in zip(body.inputs[len(own) :], outside, strict=True):
             inner.type, inner.known = outer.type, known(outer) if _is_small(outer) else None
+            inner.parameter = outer.parameter  # so that looking at it, for an axis or a shape, bakes it
 
 
 def _is_small(value: Value) -> bool:

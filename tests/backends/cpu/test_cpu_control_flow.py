@@ -6,7 +6,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import partita
-from partita.errors import ExecutionError, InputError
+from partita.errors import ExecutionError, InputError, ParameterError
 
 QUICK = partita.BuildOptions(optimization="-O0")
 CHECKED = partita.BuildOptions(optimization="-O0", flags=("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"))
@@ -265,6 +265,27 @@ def test_a_scan_over_batches():
     found = partita.compile(short, build=QUICK).run({"s": states, "x": x, "n": lengths})
     np.testing.assert_array_equal(found["last"], [sums[0, 4], states[1], sums[2, 2]])
     np.testing.assert_array_equal(found["all"], np.where(np.arange(5)[:, None] < lengths[:, None, None], sums, 0))
+
+
+def test_captured_weights_decide_shapes_when_compiling():
+    """And are fixed by that: an axis that a body captures is as good as one beside it."""
+    text = """g (int64 n, float[2, 3] x) => (float[2, 3] y) <int64[1] axis = {1}, int64[2] shape = {3, 2}> {
+        y = Loop (n, , x) <body = b (int64 i, bool on, float[2, 3] s) => (bool again, float[2, 3] t) {
+            again = Identity (on)
+            mean = ReduceMean (s, axis)
+            turned = Reshape (x, shape)
+            back = Transpose <perm = [1, 0]> (turned)
+            t = Add (back, mean)
+        }>
+    }"""
+    module = compiled(text)
+    x = ROWS.reshape(-1)[:6].reshape(2, 3)
+    turned = x.reshape(3, 2).T
+    expected = turned + (turned + x.mean(1, keepdims=True)).mean(1, keepdims=True)
+    np.testing.assert_allclose(module.run({"n": np.int64(2), "x": x})["y"], expected, rtol=1e-6)
+    assert not any(symbol.data_dependent for symbol in module.program.symbols)
+    with pytest.raises(ParameterError, match="axis"):
+        module.bind({"axis": np.asarray([0]), "shape": np.asarray([3, 2])})
 
 
 def test_random_numbers_of_outside_stay_the_same_in_every_step():
