@@ -230,8 +230,15 @@ def strided_window(node: Node) -> Computation:
     x, start, step = node.operand(0), node.operand(1), node.operand(2)
     return compute(
         ints(required(node, 3)),
-        lambda *i: load(x, *(load(start, n) + index * load(step, n) for n, index in enumerate(i))),
+        lambda *i: load(x, *(_number(start, n) + index * _number(step, n) for n, index in enumerate(i))),
     )
+
+
+def _number(value: Value, place: int) -> Expr:
+    """An element of a vector of sizes: itself where it is known, what memory holds where it is not."""
+    is_ours = value.parameter is None or value.parameter.is_constant
+    content = known(value) if is_ours else None
+    return load(value, place) if content is None else size(content[place])
 
 
 @sized_by_data("Split", operands=[1])
