@@ -34,9 +34,10 @@ MOVES = {
     "concat": "y = Concat <axis = 0> (x, x)",
     "where": "e = Equal(x, one)\n y = Where(e, x, one)",
     "slice": "y = Slice(x, start, end)",
-    "split": "y, z, w = Split <axis = 1, num_outputs = 3> (x)",
+    "split": "y, z = Split <axis = 1, num_outputs = 2> (x)",
     "tile": "y = Tile(x, twice)",
     "expand": "u = Unsqueeze(x, axis)\n y = Expand(u, wide)",
+    "pad with text": 'c = Constant <value_string = "\\"/"> ()\n y = Pad(x, pads, c)',
     "squeeze": "u = Unsqueeze(x, axis)\n t = Transpose <perm = [1, 2, 0]> (u)\n y = Squeeze(t)",
 }
 GIVEN = {
@@ -46,6 +47,7 @@ GIVEN = {
     "start": np.array([0, 1]),
     "end": np.array([1, 3]),
     "twice": np.array([2, 1]),
+    "pads": np.array([0, 1, 1, 0]),
     "axis": np.array([0]),
     "wide": np.array([2, 2, 3]),
 }
@@ -60,6 +62,26 @@ def test_strings_move_like_numbers(name):
     (wanted,) = reference(text, {"x": WORDS}, parameters)
     assert found.dtype == object
     assert found.tolist() == wanted.tolist()
+
+
+def test_pads_are_empty_strings():
+    (found,) = run("g (string[2] x) => (string[4] y) { y = Pad(x, p) }", {"x": WORDS[1, 1:]}, {"p": np.array([1, 1])})
+    assert found.tolist() == ["", "b\0c", "ä", ""]
+
+
+def test_unique_strings():
+    text = "g (string[N] x) => (string[M] y, int64[M] a, int64[N] b, int64[M] c) { y, a, b, c = Unique(x) }"
+    words = np.array(["b", "ä", "", "b", "aa", "ä", "a"], object)
+    for found, wanted in zip(run(text, {"x": words}), np.unique(words, True, True, True), strict=True):
+        assert found.tolist() == wanted.tolist()
+
+
+def test_sequences_of_strings():
+    text = """g (string[2] x, seq(string[2]) s) => (seq(string[2]) y, string[2] z) {
+        t = StringConcat(x, x)  y = SequenceInsert(s, t)  one = Constant <value_int = 1> ()  z = SequenceAt(y, one) }"""
+    sequence, element = run(text, {"x": np.array(["a", "ü"], object), "s": [np.array(["c", "d"], object)]})
+    assert [array.tolist() for array in sequence] == [["c", "d"], ["aa", "üü"]]
+    assert element.tolist() == ["aa", "üü"]
 
 
 @pytest.mark.parametrize("rows", [2, 0, 1, 5])

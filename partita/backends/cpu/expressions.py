@@ -293,7 +293,8 @@ def is_guard(condition: Expr) -> bool:
 
 
 def literal(value: float | int | bool | complex | str, dtype: DType) -> str:
-    if isinstance(value, str):
+    if isinstance(value, str) or dtype is DType.STRING:
+        value = value if isinstance(value, str) else ""  # what 0 is among strings
         return f"((partita_string){{{c_string(value)}, {len(value.encode('utf-8', 'surrogateescape'))}}})"
     if dtype is DType.BOOL:
         return "true" if value else "false"
@@ -348,6 +349,8 @@ def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) ->
     """One scalar function of operands of type `dtype`."""
     if dtype is DType.STRING and function in ("eq", "ne"):
         return f"({'!' if function == 'ne' else ''}partita_string_equal({texts[0]}, {texts[1]}))"
+    if dtype is DType.STRING and function in COMPARE:
+        return f"(partita_string_order({texts[0]}, {texts[1]}) {COMPARE[function]} 0)"
     if function in COMPARE:
         return f"({texts[0]} {COMPARE[function]} {texts[1]})"
     if function in LOGIC:

@@ -19,6 +19,7 @@ any number of threads. How a writer says so:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -150,7 +151,7 @@ class KernelWriter:
         prologue = self._prologue([value for value, _ in read])
         return Kernel(
             self.node,
-            tuple(Phase("\n".join([*prologue, *self._checked(lines)]), steps, cost) for steps, cost, lines in phases),
+            tuple(Phase(_text(prologue, self._checked(lines)), steps, cost) for steps, cost, lines in phases),
             tuple(value for _, value in read),
             self.node.outputs,
             self.uses_extents,
@@ -187,6 +188,13 @@ class KernelWriter:
             "        __atomic_store_n(status, failed, __ATOMIC_RELAXED); /* from any thread */",
             "    }",
         ]
+
+
+def _text(prologue: Sequence[str], lines: Sequence[str]) -> str:
+    """The body of a phase, with those declarations that it reads."""
+    words = set(re.findall(r"\w+", "\n".join(lines)))
+    declared = [line for line in prologue[1:] if line.partition(" = ")[0].split()[-1].lstrip("*") in words]
+    return "\n".join([*prologue[:1], *declared, *lines])
 
 
 def body_of(node: Node) -> Graph | None:

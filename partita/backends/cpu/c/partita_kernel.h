@@ -8,9 +8,10 @@
 
 #include "partita.h"
 
-/* Few phases want a workspace, and compilers are asked to warn of parameters that nobody reads. */
+/* Few phases want a workspace, some run once, and compilers are asked to warn of parameters that nobody reads. */
+#define PARTITA_UNUSED __attribute__((unused))
 #define PARTITA_PHASE(name) \
-    void name(void *argument, int64_t begin, int64_t end, void *workspace __attribute__((unused)))
+    void name(void *argument, int64_t begin PARTITA_UNUSED, int64_t end PARTITA_UNUSED, void *workspace PARTITA_UNUSED)
 
 /* Runs all steps of a phase, on all threads where there are pieces of `grain` steps to share. */
 static inline void partita_run_phase(const partita_call *call, partita_task phase, const void *const *pointers,

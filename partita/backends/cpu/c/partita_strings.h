@@ -27,6 +27,12 @@ static inline bool partita_string_equal(partita_string a, partita_string b) {
     return a.bytes == b.bytes && memcmp(a.data, b.data, (size_t)a.bytes) == 0;
 }
 
+/* The order of bytes, which is that of characters: below 0, 0 or above. */
+static inline int partita_string_order(partita_string a, partita_string b) {
+    const int order = memcmp(a.data, b.data, (size_t)(a.bytes < b.bytes ? a.bytes : b.bytes));
+    return order ? order : (a.bytes > b.bytes) - (a.bytes < b.bytes);
+}
+
 /* Strings as a table holds them: where each ends, then the text. */
 static inline const partita_string *partita_unpack(const void *packed, partita_string *strings, int64_t count) {
     const char *text = (const char *)packed + count * (int64_t)sizeof(int64_t);

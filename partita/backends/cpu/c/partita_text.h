@@ -43,11 +43,6 @@ static inline int64_t partita_put_character(char *text, int32_t character) {
 
 /* ------------------------------------------------------------------ look up */
 
-static inline int partita_string_order(partita_string a, partita_string b) {
-    const int order = memcmp(a.data, b.data, (size_t)(a.bytes < b.bytes ? a.bytes : b.bytes));
-    return order ? order : (a.bytes > b.bytes) - (a.bytes < b.bytes);
-}
-
 /* NaN comes last, and is like another. */
 static inline int partita_float64_order(double a, double b) { return a != a ? b == b : b != b ? -1 : (a > b) - (a < b); }
 static inline int partita_int64_order(int64_t a, int64_t b) { return (a > b) - (a < b); }
