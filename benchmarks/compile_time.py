@@ -6,13 +6,15 @@
 Each compilation is `partita compile MODEL -o FILE` in a process of its own. *Cold* starts with an empty cache, *warm*
 with the cache that the cold one left; the same model, nothing changed. *Command* is the whole process, Python's
 start and imports included; the other columns are its stages: `compile` is reading, passes and binding weights
-(`import` what of it is loading the compiler's modules), `cc` the C compiler and linker, `export` writing the file.
-Figures are medians, in seconds.
+(`import` what of it is loading the compiler's modules), `cc` the C compiler and linker, `export` writing it. *CPU*
+is the processor time of all of it, of the C compilers too, which hardly depends on what else the machine does; the
+rest is wall time. Figures are medians, in seconds.
 """
 
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from benchmarks import machine, zoo
 
-STAGES = ["command", "import", "compile", "cc", "export"]
+STAGES = ["command", "cpu", "import", "compile", "cc", "export"]
 IMPORT = "import time; start = time.perf_counter(); import partita.compiler; print(time.perf_counter() - start)"
 
 
@@ -33,10 +35,16 @@ def compile_once(model: Path, cache: Path) -> dict[str, float]:
     environment.pop("PARTITA_NO_CACHE", None)
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "partita", "compile", str(model), "-o", f"{folder}/model.so", "--json"]
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _cpu_seconds()
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        took = {"command": time.perf_counter() - start}
+        took = {"command": time.perf_counter() - start, "cpu": _cpu_seconds() - before}
     return {**took, **json.loads(ended.stdout)["seconds"]}
+
+
+def _cpu_seconds() -> float:
+    """Of all children so far, and theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def import_seconds() -> float:

@@ -126,16 +126,13 @@ class Instance:
             ExecutionError: a region failed, or the instance is closed.
         """
         with self._lock:
-            if self._plain is None or self._handle is None:
+            described = self._plain.describe(inputs) if self._plain is not None else None
+            if described is None:
                 return self._run_any(inputs)
-            arrays = self._plain.take(inputs)
-            if arrays is None:
-                return self._run_any(inputs)
-            results = self._plain.give()
             status = self._run()
             if status:
                 self._raise(status, inputs)
-            return results
+            return described[0]
 
     def _run_any(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         handle = self._opened()
@@ -330,6 +327,7 @@ class Instance:
         """Gives back everything; closing again does nothing. Later calls raise ExecutionError."""
         with self._lock:
             handle, self._handle = self._handle, None
+            self._plain = None
             if handle is not None:
                 self._library.close(handle)
 

@@ -47,9 +47,9 @@ class PlainCall:
         self._outputs = [(place.name, place.dtype, place.shape or (), place.tensor) for place in outputs]
         self._count = len(self._inputs)
 
-    def take(self, inputs: Mapping[str, Any]) -> list[Array] | None:
-        """Describes the inputs; gives the arrays, which must live until the call is over. None if one is missing or
-        not a dense array of the type and shape wanted."""
+    def describe(self, inputs: Mapping[str, Any]) -> tuple[dict[str, Array], list[Array]] | None:
+        """Describes the inputs, and memory for the outputs. Gives the outputs by name, and the inputs, which must live
+        until the call is over. None if one is missing or not a dense array of the type and shape wanted."""
         if len(inputs) != self._count:
             return None
         arrays: list[Array] = []
@@ -64,15 +64,11 @@ class PlainCall:
                 return None
             tensor.data = _word(id(array) + _DATA).value
             arrays.append(array)
-        return arrays
-
-    def give(self) -> dict[str, Array]:
-        """Memory for the outputs, described to C."""
         results = {}
         for name, dtype, shape, tensor in self._outputs:
             results[name] = result = _empty(shape, dtype)
             tensor.data = _word(id(result) + _DATA).value
-        return results
+        return results, arrays
 
 
 IS_AVAILABLE = _fields_are_known()
