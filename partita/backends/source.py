@@ -93,6 +93,11 @@ def c_string(text: str) -> str:
     return f'"{quoted}"'
 
 
+def c_format(text: str) -> str:
+    """Any text as a C string literal that printf prints as it is."""
+    return c_string(text.replace("%", "%%"))
+
+
 class RegionSource:
     """The parts of a region's C that do not depend on what it computes: where values lie, its state, its init.
 

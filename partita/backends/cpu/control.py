@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from partita.backends.cpu.sequences import Sequences
-from partita.backends.source import RegionSource, c_string, comment
+from partita.backends.source import RegionSource, c_format, comment
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
@@ -115,7 +115,7 @@ class ControlFlow:
         """Adds what a step gives to a stacked output."""
         size = self.source.bytes(inner)
         lines: list[str] = []
-        message = c_string(f"{node.name}: what is stacked as {outer.name!r} changes its shape from step to step")
+        message = c_format(f"{node.name}: what is stacked as {outer.name!r} changes its shape from step to step")
         for whole, dim in differing(outer.shape[1:], inner.shape):
             first = "" if dims.is_static(whole) else f"{trip} > 0 && "
             lines.append(f"    if ({first}{self.source.size(whole)} != {self.source.size(dim)})")

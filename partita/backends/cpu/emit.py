@@ -7,14 +7,16 @@ from pathlib import Path
 
 from partita.backends.cpu.calls import KernelCalls
 from partita.backends.cpu.control import ControlFlow
-from partita.backends.cpu.kernel import Kernel, KernelWriter
+from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.kernels import write_kernel
 from partita.backends.cpu.sequences import Sequences
 from partita.backends.cpu.target import Target
-from partita.backends.source import RegionSource, c_string, comment
+from partita.backends.source import RegionSource, c_format, c_string, comment
+from partita.ir import dims
 from partita.ir.graph import Graph, Node
 from partita.ir.operators.control_flow import is_control
 from partita.ir.operators.internal import is_observation
+from partita.ir.operators.registry import definition
 from partita.ir.region import Region
 from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, Unit
@@ -81,15 +83,34 @@ class _Region:
             elif self.sequences.prints(node):
                 lines += self.sequences.statements(node)
             elif not self.is_view(node):  # type: ignore[operator]
+                lines += self._compared(node)
                 lines += self.source.reserve_for(node)
                 lines += self.kernels.call(node, _kernel(node, self.plan, self.target))
+        return lines
+
+    def _compared(self, node: Node) -> list[str]:
+        """Fails where sizes that data decided are not what a kernel takes them for: each other's, or a number."""
+        with dims.equations() as equations:
+            for member in members(node):
+                operator = definition(member)
+                if operator is not None and operator.compute is not None:
+                    operator.computations(member)
+        lines = []
+        for first, second in dict.fromkeys(equations):
+            if self.plan.data_dependent.isdisjoint(dims.symbols_of(first) + dims.symbols_of(second)):
+                continue  # the inputs' sizes, which were compared before the run
+            text = "%s: sizes %lld and %lld, which data decided, do not fit; they are not broadcast"
+            sizes = [self.source.size(first), self.source.size(second)]
+            values = ", ".join([c_string(node.name), *(f"(long long)({size})" for size in sizes)])
+            lines.append(f"    if ({sizes[0]} != {sizes[1]})")
+            lines.append(f"        return call->services->fail(call, PARTITA_ERROR_SHAPE, {c_string(text)}, {values});")
         return lines
 
     def _observe(self, node: Node) -> list[str]:
         """Sets the sizes that an observation reads, after its condition holds."""
         lines = []
         if node.input(1) is not None:
-            message = c_string(f"{node.name}: {node.attributes['message']}")
+            message = c_format(f"{node.name}: {node.attributes['message']}")
             lines.append(f"    if (!*{self.source.pointer(node.operand(1))})")
             lines.append(f"        return call->services->fail(call, PARTITA_ERROR_SHAPE, {message});")
         for place, name in enumerate(node.attributes["symbols"]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from partita.backends.source import RegionSource, c_string, comment
+from partita.backends.source import RegionSource, c_format, c_string, comment
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
@@ -152,7 +152,7 @@ class Sequences:
         where = f"{c_string(node.name)}, {self.place(sequence)}, {element.rank}, {axis}, {is_new}"
         lines = [f"    int64_t shape[{output.tensor.rank}];"]
         lines += self._checked(f"partita_sequence_joined(call, {where}, shape)")
-        message = c_string(f"{node.name}: the elements do not have the sizes that they are declared to have")
+        message = c_format(f"{node.name}: the elements do not have the sizes that they are declared to have")
         for place, dim in enumerate(output.shape):
             if dims.is_static(dim):
                 lines.append(f"    if (shape[{place}] != {dim})")

@@ -194,6 +194,38 @@ def test_what_is_stacked_must_not_change_its_shape():
         module.run({"n": np.int64(2), "x": V})
 
 
+def test_sizes_that_steps_decide_are_compared_with_what_kernels_take_them_for():
+    text = """g (int64 n, float[2] x, float[8] y) => (float[8] z) {
+        grown = Loop (n, , x) <body = b (int64 i, bool on, float[L] state) => (bool again, float[K] next) {
+            again = Identity (on)
+            next = Concat <axis = 0> (state, state)
+        }>
+        z = Add (grown, y)
+    }"""
+    module = compiled(text)
+    y = np.arange(8, dtype=np.float32)
+    np.testing.assert_array_equal(module.run({"n": np.int64(2), "x": V, "y": y})["z"], np.tile(V, 4) + y)
+    with pytest.raises(InputError, match="z: sizes 4 and 8, which data decided, do not fit"):
+        module.run({"n": np.int64(1), "x": V, "y": y})
+
+
+def test_names_in_messages_are_no_formats():
+    proto = onnx.parser.parse_model(
+        HEADER
+        + """g (int64 n, float[N] x) => (float[M] last, float[T, K] all) {
+        last, all = Loop (n, , x) <body = b (int64 i, bool on, float[L] state)
+                => (bool again, float[K] next, float[K] out) {
+            again = Identity (on)
+            next = Concat <axis = 0> (state, x)
+            out = Neg (next)
+        }>
+    }"""
+    )
+    proto.graph.node[0].name = "100%n%s"
+    with pytest.raises(InputError, match="100%n%s: what is stacked"):
+        partita.compile(proto, build=QUICK).run({"n": np.int64(2), "x": V})
+
+
 def test_weights_in_a_body_are_bound_anew():
     text = """g (int64 n, float[2] x) => (float[2] y) <float[2] w = {1, 2}, float[2] v = {3, 4}> {
         y = Loop (n, , x) <body = b (int64 i, bool on, float[2] s) => (bool again, float[2] t) <float[2] u = {5, 6}> {
