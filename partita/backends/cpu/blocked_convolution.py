@@ -1,4 +1,4 @@
-"""Kernels of convolutions on blocked tensors: direct (any window, stride, group), planar input, depthwise.
+"""Kernels of convolutions on blocked tensors: direct (any window, stride, group) and on planar input.
 
 Each computes a line of output pixels at a time, for a few blocks of output channels: register tiles fill a small array
 of sums, and one loop over it stores the results with the epilogue. A window that overhangs reads a padded copy of the
@@ -154,12 +154,12 @@ def needs_padding(kernel: Node) -> bool:
 
 
 def workspace(kernel: Node) -> int:
-    """Bytes of the padded images; of one plane for a depthwise kernel, which pads as it goes."""
-    if not needs_padding(kernel):
+    """Bytes of the padded images."""
+    if not needs_padding(kernel) or kernel.op_type == "BlockedDepthwiseConv":
         return 0
     x = kernel.operand(0)
     rows, columns = _covered(kernel)
-    planes = 1 if kernel.op_type == "BlockedDepthwiseConv" else x.shape[0] * x.shape[1]
+    planes = x.shape[0] * x.shape[1]
     lanes = 1 if kernel.op_type == "PlanarConv" else x.shape[4]
     return int(planes * rows * columns * lanes * 4)
 
@@ -263,54 +263,3 @@ class DirectKernel(BlockedKernel):
         self.store(cell, places, "cell")
         scope.write("    }")
         scope.write("}")
-
-
-class DepthwiseKernel(BlockedKernel):
-    """BlockedDepthwiseConv: each block of channels alone, a line of pixels at a time."""
-
-    def write(self) -> Kernel:
-        kernel, writer = self.kernel, self.writer
-        x, w = kernel.operand(0), kernel.operand(1)
-        height, width = x.shape[2], x.shape[3]
-        rows, columns = self.padded_size if self.is_padded else (height, width)
-        (sh, sw), (dh, dw) = self.view.strides, self.view.dilations
-        kh, kw = self.view.kernel
-        blocks = self.result.axes[1]
-        cost = self.height * self.width * self.block * kh * kw / (PRODUCTS / 2)
-        inner = writer.open_steps(self.result.axes[:2], cost)
-        batch, block = (writer.printer.axis_names[axis] for axis in self.result.axes[:2])
-        plane = height * width * self.block
-        inner.write(f"const float *plane = {writer.pointer(x)} + ({batch} * {blocks.extent} + {block}) * {plane};")
-        if self.is_padded:
-            writer.uses_workspace = True
-            top, left = self.view.begin
-            inner.write("float *padded = (float *)workspace;")
-            inner.write(
-                f"partita_pad(plane, 1, {height}, {width}, {self.block}, {top}, {left}, {rows}, {columns}, padded);"
-            )
-        source = "padded" if self.is_padded else "plane"
-        inner.write(f"const partita_lanes *pixels = (const partita_lanes *){source};")
-        weights = f"{writer.pointer(w)} + {block} * {kh * kw * self.block}"
-        inner.write(f"const partita_lanes *weights = (const partita_lanes *)({weights});")
-        inner.write(f"float sums[{self.width * self.block}] __attribute__((aligned(64)));")
-        inner.write(f"for (int64_t line = 0; line < {self.height}; ++line) {{")
-        line = inner.inner()
-        line.write(f"for (int64_t p = 0; p < {self.width}; ++p) {{")
-        pixel = line.inner()
-        pixel.write("partita_lanes sum = {0};")
-        pixel.write(f"#pragma GCC unroll {kh}")
-        pixel.write(f"for (int row = 0; row < {kh}; ++row) {{")
-        pixel.write(f"#pragma GCC unroll {kw}")
-        pixel.write(f"    for (int column = 0; column < {kw}; ++column)")
-        place = f"(line * {sh} + row * {dh}) * {columns} + p * {sw} + column * {dw}"
-        pixel.write(f"        sum += pixels[{place}] * weights[row * {kw} + column];")
-        pixel.write("}")
-        pixel.write(f"*(partita_lanes *)(sums + p * {self.block}) = sum;")
-        line.write("}")
-        line.write(f"for (int64_t p = 0; p < {self.width}; ++p) {{")
-        line.inner().write(f"const float *cell = sums + p * {self.block};")
-        self.store(line.inner(), {1: block, 2: "line", 3: "p"}, "cell")
-        line.write("}")
-        inner.write("}")
-        writer.close_steps()
-        return writer.finish()

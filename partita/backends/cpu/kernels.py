@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from partita.backends.cpu import (
     blocked_convolution,
-    blocked_pooling,
+    blocked_windows,
     contraction,
     packed_product,
     procedures,
@@ -65,9 +65,9 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
     if first.op_type == "WinogradConv":
         return winograd.WinogradKernel(node, writer).write()
     if first.op_type == "BlockedDepthwiseConv":
-        return blocked_convolution.DepthwiseKernel(node, writer).write()
+        return blocked_windows.DepthwiseKernel(node, writer).write()
     if is_pool(first):
-        return blocked_pooling.PoolKernel(node, writer).write()
+        return blocked_windows.PoolKernel(node, writer).write()
     if is_blocked_kernel(first):
         return blocked_convolution.DirectKernel(node, writer).write()
     if is_packed_product(first):

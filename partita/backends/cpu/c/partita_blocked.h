@@ -80,31 +80,37 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
     }
 }
 
-/* What lies in a window of an image [height][width], combined: the largest (NaN if there is one), or the sum. Places
- * outside do not count. The last four arguments are constants after inlining: the window's size and dilations. */
-#define PARTITA_WINDOW(name, initial, combine)                                                                    \
-    static inline __attribute__((always_inline)) partita_lanes partita_window_##name(                             \
-        const partita_lanes *image, int64_t height, int64_t width, int64_t top, int64_t left, const int rows,     \
-        const int columns, const int down, const int across) {                                                    \
-        partita_lanes total = (partita_lanes){0} + (initial);                                                     \
-        const int inside = left >= 0 && left + (columns - 1) * across < width;                                    \
-        for (int row = 0; row < rows; ++row) {                                                                    \
-            const int64_t y = top + row * down;                                                                   \
-            if (y < 0 || y >= height)                                                                             \
-                continue;                                                                                         \
-            const partita_lanes *pixels = image + y * width + left;                                               \
-            for (int column = 0; column < columns; ++column) {                                                    \
-                if (!inside && (left + column * across < 0 || left + column * across >= width))                   \
-                    continue;                                                                                     \
-                const partita_lanes value = pixels[column * across];                                              \
+/* What lies in a window of an image [height][width], combined: the largest (NaN if there is one), the sum, or the sum of
+ * products with `weights` [rows][columns]. Places outside the image do not count. The last four arguments are constants
+ * after inlining: the window's size and dilations. */
+#define PARTITA_WINDOW_LOOP(rows, columns, test, combine)                                                         \
+    for (int row = 0; row < rows; ++row) {                                                                        \
+        const int64_t y = top + row * down;                                                                       \
+        for (int column = 0; column < columns; ++column) {                                                        \
+            const int64_t x = left + column * across;                                                             \
+            if (test) {                                                                                           \
+                const partita_lanes value = image[y * width + x];                                                 \
                 total = combine;                                                                                  \
             }                                                                                                     \
         }                                                                                                         \
+    }
+
+#define PARTITA_WINDOW(name, parameter, initial, combine)                                                         \
+    static inline __attribute__((always_inline)) partita_lanes partita_window_##name(                             \
+        parameter const partita_lanes *image, int64_t height, int64_t width, int64_t top, int64_t left,           \
+        const int rows, const int columns, const int down, const int across) {                                    \
+        partita_lanes total = (partita_lanes){0} + (initial);                                                     \
+        if (top >= 0 && left >= 0 && top + (rows - 1) * down < height && left + (columns - 1) * across < width)   \
+            PARTITA_WINDOW_LOOP(rows, columns, 1, combine)                                                        \
+        else                                                                                                      \
+            PARTITA_WINDOW_LOOP(rows, columns, y >= 0 && y < height && x >= 0 && x < width, combine)              \
         return total;                                                                                             \
     }
 
-PARTITA_WINDOW(max, -__builtin_inff(), partita_larger(value, total))
-PARTITA_WINDOW(sum, 0.0f, total + value)
+PARTITA_WINDOW(max, , -__builtin_inff(), partita_larger(value, total))
+PARTITA_WINDOW(sum, , 0.0f, total + value)
+#define PARTITA_WEIGHTS const partita_lanes *weights,
+PARTITA_WINDOW(dot, PARTITA_WEIGHTS, 0.0f, total + value * weights[row * columns + column])
 
 /* Copies planes [count][height][width][lanes] into the middle of zeroed ones [count][rows][columns][lanes]; what does not
  * fit at the end is left out. */
