@@ -108,10 +108,8 @@ static void forget_symbols(partita_instance *instance, int keep) {
     const partita_model *model = instance->model;
     for (int32_t index = 0; index < model->symbol_count; index++) {
         instance->binders[index] = (partita_binder){NULL, 0};
-        if (!keep) /* a region will set what depends on data; until then it counts as empty */
+        if (!keep || !instance->is_planned) /* a region will set what depends on data; until then it counts as empty */
             instance->extents[index] = model->data_dependent[index] ? 0 : PARTITA_NO_SIZE;
-        else if (!instance->is_planned)
-            instance->extents[index] = PARTITA_NO_SIZE;
     }
 }
 

@@ -297,3 +297,25 @@ def test_exported_and_loaded(tmp_path):
     path = compiled(EDITED).export_library(tmp_path / "model.so")
     loaded = partita.load_module(path)
     assert [element.shape for element in loaded.run(edit(0, 1))["t"]] == [(1, 2), (1, 2), (3, 2)]
+
+
+def test_a_region_alone():
+    """Before any run of the model."""
+    module = compiled(EDITED)
+    given = {"s": [A, B], "x": V.reshape(1, 2), "i": np.int64(0), "j": np.int64(1)}
+    (region,) = module.program.regions
+    names = [module.program.values[index].name for index in (*region.inputs, *region.outputs)]
+    found = dict(zip(names[4:], module.get_function(region.symbol)(*(given[n] for n in names[:4])), strict=True))
+    assert [len(found["t"]), len(found["u"]), found["n"].item()] == [3, 2, 2]
+    same(found["u"], [V.reshape(1, 2), B])
+
+
+def test_a_region_alone_that_learns_sizes():
+    module = compiled(AT)
+    (region,) = module.program.regions
+    places = {module.program.values[index].name for index in region.inputs}
+    assert places == {"s", "i"}
+    order = [module.program.values[index].name for index in region.inputs]
+    given = {"s": [A, B], "i": np.int64(1)}
+    (found,) = module.get_function(region.symbol)(*(given[name] for name in order))
+    same(found, np.exp(B))
