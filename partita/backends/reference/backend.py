@@ -11,6 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from partita.backends.base import Accept, Availability, Backend, Claim, Reject
 from partita.backends.opaque import make_opaque, opaque_node
 from partita.ir.graph import Graph, Node
+from partita.ir.operators.control_flow import bodies
 from partita.ir.protobuf import node_to_proto, type_to_proto
 from partita.ir.region import Region
 from partita.ir.types import DType, TensorType, Type, UnknownType
@@ -77,6 +78,10 @@ def _in_order(body: Graph, region: Region, node: Node) -> Graph:
 
 def _not_implemented(node: Node) -> str | None:
     """Why the evaluator does not run `node`."""
+    for inner in (inner for body in bodies(node).values() for inner in body.nodes):
+        reason = _not_implemented(inner)
+        if reason is not None:
+            return f"{inner.qualified_type} in its body: {reason}"
     module = _OPERATORS.get(node.domain)
     if module is None:
         return f"ONNX's reference evaluator has no operators of the domain {node.domain!r}"

@@ -82,6 +82,25 @@ def test_control_flow_that_reads_outer_values() -> None:
         compare(module, proto, {"flag": np.array(flag), "x": array(3)})
 
 
+def test_a_body_whose_sizes_depend_on_data_is_the_hosts() -> None:
+    """The evaluator knows no operators of Partita's own."""
+    text = """<ir_version: 10, opset_import: ["" : 22]>
+        g (int64 n, float[6] x, int64[1] end) => (float[T, M] y) {
+            go = Constant <value = bool {1}> ()
+            y = Loop (n, go) <body = b (int64 i, bool on) => (bool again, float[K] part) {
+                again = Identity (on)
+                zero = Constant <value_ints = [0]> ()
+                part = Slice (x, zero, end)
+            }>
+        }"""
+    module = compile_for("reference", onnx.parser.parse_model(text))
+    ((_, backend, refusals),) = decisions(module)
+    assert backend == "cpu"
+    assert "in its body: ONNX's reference evaluator has no operators of the domain 'partita'" in refusals[0][1]
+    found = module.run({"n": np.int64(2), "x": array(6), "end": np.array([3])})["y"]
+    np.testing.assert_array_equal(found, np.stack([array(6)[:3]] * 2))
+
+
 def test_sequences_are_the_hosts() -> None:
     nodes = [
         node("Neg", ["x"], ["n"]),
