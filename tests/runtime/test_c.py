@@ -117,7 +117,7 @@ def test_what_runs_before_the_check_is_compiled_for_any_machine(tmp_path):
     """No instruction of AVX in the functions that refuse, whatever the rest is compiled for."""
     if platform.machine() != "x86_64" or shutil.which("objdump") is None:
         pytest.skip("it takes an x86-64 and objdump")
-    for name, function in (("machine", "partita_lacking"), ("runtime", "partita_open")):
+    for name, function in (("machine", "partita_lacking"), ("machine", "saved_registers"), ("runtime", "partita_open")):
         command = ["gcc", "-std=gnu11", "-O3", "-march=x86-64-v4", "-c", str(RUNTIME / f"{name}.c"), "-o", "out.o"]
         subprocess.run(command, cwd=tmp_path, check=True)
         command = ["objdump", "-d", "--no-show-raw-insn", f"--disassemble={function}", "out.o"]

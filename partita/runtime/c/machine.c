@@ -3,63 +3,82 @@
 
 #if defined(__x86_64__)
 
-/* What the predefined macros of this compilation say: the model's code is compiled with the same options. Compilers know
- * the later names since the versions below. */
-#if (defined(__clang__) && __clang_major__ < 19) || (!defined(__clang__) && __GNUC__ < 12)
-#define PARTITA_KNOWS_LATER_NAMES 0
-#else
-#define PARTITA_KNOWS_LATER_NAMES 1
-#endif
+#include <cpuid.h>
 
-PARTITA_BASELINE const char *partita_lacking(void) {
-    __builtin_cpu_init();
-#define NEEDS(name)                    \
-    if (!__builtin_cpu_supports(name)) \
-        return name;
+enum { EAX, EBX, ECX, EDX };
+enum { PLAIN, YMM = 0x06, ZMM = 0xe6 }; /* registers that the system must save: bits of the register XCR0 */
+
+/* One instruction set, and where CPUID tells of it (Intel's Software Developer's Manual, volume 2, CPUID). */
+typedef struct partita_feature {
+    const char *name;
+    unsigned leaf, subleaf, reg, bit, saved;
+} partita_feature;
+
+/* What the predefined macros of this compilation say: the model's code is compiled with the same options. */
+static const partita_feature needed[] = {
 #ifdef __SSE4_2__
-    NEEDS("sse4.2")
+    {"sse4.2", 1, 0, ECX, 20, PLAIN},
 #endif
 #ifdef __AVX__
-    NEEDS("avx")
+    {"avx", 1, 0, ECX, 28, YMM},
 #endif
-#ifdef __AVX2__
-    NEEDS("avx2")
+#ifdef __F16C__
+    {"f16c", 1, 0, ECX, 29, YMM},
 #endif
 #ifdef __FMA__
-    NEEDS("fma")
+    {"fma", 1, 0, ECX, 12, YMM},
+#endif
+#ifdef __AVX2__
+    {"avx2", 7, 0, EBX, 5, YMM},
 #endif
 #ifdef __BMI2__
-    NEEDS("bmi2")
+    {"bmi2", 7, 0, EBX, 8, PLAIN},
 #endif
 #ifdef __AVX512F__
-    NEEDS("avx512f")
-#endif
-#ifdef __AVX512BW__
-    NEEDS("avx512bw")
+    {"avx512f", 7, 0, EBX, 16, ZMM},
 #endif
 #ifdef __AVX512DQ__
-    NEEDS("avx512dq")
+    {"avx512dq", 7, 0, EBX, 17, ZMM},
+#endif
+#ifdef __AVX512BW__
+    {"avx512bw", 7, 0, EBX, 30, ZMM},
 #endif
 #ifdef __AVX512VL__
-    NEEDS("avx512vl")
+    {"avx512vl", 7, 0, EBX, 31, ZMM},
 #endif
 #ifdef __AVX512VNNI__
-    NEEDS("avx512vnni")
-#endif
-#ifdef __AVX512BF16__
-    NEEDS("avx512bf16")
-#endif
-#if PARTITA_KNOWS_LATER_NAMES
-#ifdef __F16C__
-    NEEDS("f16c")
+    {"avx512vnni", 7, 0, ECX, 11, ZMM},
 #endif
 #ifdef __AVX512FP16__
-    NEEDS("avx512fp16")
+    {"avx512fp16", 7, 0, EDX, 23, ZMM},
 #endif
 #ifdef __AVXVNNI__
-    NEEDS("avxvnni")
+    {"avxvnni", 7, 1, EAX, 4, YMM},
 #endif
+#ifdef __AVX512BF16__
+    {"avx512bf16", 7, 1, EAX, 5, ZMM},
 #endif
+    {NULL, 0, 0, 0, 0, 0},
+};
+
+/* The registers that the operating system saves, as bits of XCR0; 0 where it does not tell. */
+PARTITA_BASELINE static unsigned saved_registers(void) {
+    unsigned regs[4] = {0}, low, high;
+    if (!__get_cpuid(1, &regs[EAX], &regs[EBX], &regs[ECX], &regs[EDX]) || !(regs[ECX] >> 27 & 1))
+        return 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    (void)high;
+    return low;
+}
+
+PARTITA_BASELINE const char *partita_lacking(void) {
+    const unsigned saved = saved_registers();
+    for (const partita_feature *feature = needed; feature->name; feature++) {
+        unsigned regs[4] = {0};
+        __get_cpuid_count(feature->leaf, feature->subleaf, &regs[EAX], &regs[EBX], &regs[ECX], &regs[EDX]);
+        if (!(regs[feature->reg] >> feature->bit & 1) || (saved & feature->saved) != feature->saved)
+            return feature->name;
+    }
     return NULL;
 }
 
