@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-import torch
 from harness import BUILD, array
 from onnx import helper
 
 import partita
 from partita.errors import UnsupportedOperatorError
 
+torch = pytest.importorskip("torch")
 DOMAIN = "ai.onnx.preview.training"
 TEXTS: dict[str, tuple[str, Any]] = {
     "arithmetic": ("p = Mul(a, b)\n q = Sub(p, a)\n r = Neg(q)\n y = Add(r, b)", lambda a, b: -(a * b - a) + b),

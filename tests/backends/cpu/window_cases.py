@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from harness import Array
 from hypothesis import strategies as st
 from operator_cases import SOME, Case, Draw, flag, numbers
+
+try:
+    import torch
+except ImportError:  # it comes with an extra
+    torch = None
 
 
 @st.composite
@@ -213,3 +217,4 @@ FAMILIES = {
     "frames": frames(),
     "recurrences": recurrence(),
 }
+BESIDE_TORCH = frozenset({"convolutions", "images"})  # the families that PyTorch is the judge of
