@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from partita.backends.cpu.blocked_operators import block_window
 from partita.backends.cpu.expressions import Scope
-from partita.backends.cpu.generic import composed
+from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.ir import dims
-from partita.ir.expression import Axis, Computation, Expr, Load, compute, load, replace_indices, substitute, walk
+from partita.ir.expression import Axis, Computation, Expr, Load, compute, load, replace_indices, walk
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
@@ -35,17 +35,8 @@ class BlockedKernel:
         self.block = int(self.kernel.output.shape[4])
         self.height, self.width = (int(dim) for dim in self.kernel.output.shape[2:4])
         self.sum = Value("sum", TensorType(DType.FLOAT32, ()))
-        self.value, self.result = self._epilogue()
+        self.value, self.result = with_epilogue(node, self.own_result())
         writer.blocks.add(self.block)
-
-    def _epilogue(self) -> tuple[Value, Computation]:
-        """The group's output as an expression of the accumulated sum, the bias included."""
-        own = self.own_result()
-        later = members(self.node)[1:]
-        if not later:
-            return self.kernel.output, own
-        result = composed(self.node, kept=frozenset([self.kernel.output]))[later[-1].output]
-        return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
 
     def own_result(self) -> Computation:
         """The kernel's output as an expression of the accumulated sum: with the bias."""
@@ -154,8 +145,8 @@ def needs_padding(kernel: Node) -> bool:
 
 
 def workspace(kernel: Node) -> int:
-    """Bytes of the padded images."""
-    if not needs_padding(kernel) or kernel.op_type == "BlockedDepthwiseConv":
+    """Bytes of the padded images, of the kernels that pad: windows of single channels read the image itself."""
+    if kernel.op_type not in ("BlockedConv", "PlanarConv") or not needs_padding(kernel):
         return 0
     x = kernel.operand(0)
     rows, columns = _covered(kernel)

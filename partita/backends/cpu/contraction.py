@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from partita.backends.cpu.expressions import Scope, stored
-from partita.backends.cpu.generic import composed
+from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.ir import dims
@@ -28,7 +28,6 @@ from partita.ir.expression import (
     compute,
     load,
     replace_indices,
-    substitute,
 )
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import Window, window
@@ -108,15 +107,6 @@ class _Tiles:
         self.accumulator = Value("sum", TensorType(DType.FLOAT32, ()))
         writer.printer.locals[self.accumulator] = "tile[r][c]"
 
-    def epilogue(self, own: Computation) -> tuple[Value, Computation]:
-        """The group's output as an expression of the accumulated sum; `own` is the kernel's part (bias and so on)."""
-        later = members(self.node)[1:]
-        if not later:
-            return self.kernel.output, own
-        computations = composed(self.node, kept=frozenset([self.kernel.output]))
-        result = computations[later[-1].output]
-        return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
-
     def sum_at(self) -> Expr:
         return Load(self.accumulator, (), DType.FLOAT32)
 
@@ -181,7 +171,7 @@ class _Product(_Tiles):
         a, b = kernel.operand(0), kernel.operand(1)
         depth, columns = b.shape[-2], b.shape[-1]
         own = self._own()
-        value, result = self.epilogue(own)
+        value, result = with_epilogue(self.node, own)
         batch, (row, column) = result.axes[:-2], result.axes[-2:]
         tile = self.open_tiles(batch, a.shape[-2], depth, columns)
         tile.write("float *columns = (float *)workspace;")
@@ -239,7 +229,7 @@ class _Convolution(_Tiles):
         rows = convolution_rows(kernel)
         depth = dims.product(w.shape[1:])
         view = window(kernel, x.shape[2:], w.shape[2:])
-        value, result = self.epilogue(self._own())
+        value, result = with_epilogue(self.node, self._own())
         batch, channel, spatial = result.axes[0], result.axes[1], result.axes[2:]
         group = Axis("group", groups)
         tile = self.open_tiles([batch, group], rows, depth, dims.product(view.output))

@@ -61,6 +61,15 @@ def composed(node: Node, kept: frozenset[Value] = frozenset()) -> dict[Value, Co
     return result
 
 
+def with_epilogue(node: Node, own: Computation) -> tuple[Value, Computation]:
+    """What a kernel stores: the output of its group, with `own`, the result of the group's first node, put in."""
+    first, *later = members(node)
+    if not later:
+        return first.output, own
+    result = composed(node, kept=frozenset([first.output]))[later[-1].output]
+    return later[-1].output, Computation(result.axes, substitute(result.body, {first.output: own}))
+
+
 # ---------------------------------------------------------------------- plain loops
 
 

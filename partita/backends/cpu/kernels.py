@@ -50,7 +50,7 @@ def workspace(node: Node) -> Dim:
     if first.op_type == "WinogradConv":
         return winograd.workspace(first)
     if is_blocked_kernel(first):
-        return 0 if is_pool(first) else blocked_convolution.workspace(first)
+        return blocked_convolution.workspace(first)
     if packed_product.is_product(first):
         return packed_product.workspace(first)
     procedure = procedures.procedure_of(node)

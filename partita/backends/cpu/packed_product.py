@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from partita.backends.cpu.blocked_convolution import COPIES, PRODUCTS, STRIP, tile_function
 from partita.backends.cpu.blocked_operators import block_count, is_packed_product
 from partita.backends.cpu.expressions import Scope, linear_position, stored
-from partita.backends.cpu.generic import composed
+from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
 from partita.ir import dims
-from partita.ir.expression import Axis, Computation, Index, Literal, Load, affine, compute, replace_indices, substitute
+from partita.ir.expression import Axis, Index, Literal, Load, affine, compute, replace_indices
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
@@ -48,7 +48,8 @@ class ProductKernel:
         self.writer = writer
         self.sum = Value("sum", TensorType(DType.FLOAT32, ()))
         writer.printer.locals[self.sum] = "cell[c]"
-        self.value, self.result = self._epilogue()
+        own = compute(self.kernel.output.shape, lambda *i: Load(self.sum, (), DType.FLOAT32))
+        self.value, self.result = with_epilogue(node, own)
         self.depth, self.panels, self.block = self._packed_shape()
         self.columns = int(self.kernel.output.shape[-1])
         self.width = self.panels * self.block
@@ -145,15 +146,6 @@ class ProductKernel:
         cell.write(f"{writer.pointers[self.value]}[{printer.affine_text(form)}] = {text};")
         inner.write("}")
         scope.write("}")
-
-    def _epilogue(self) -> tuple[Value, Computation]:
-        """The group's output as an expression of the sum."""
-        own = compute(self.kernel.output.shape, lambda *i: Load(self.sum, (), DType.FLOAT32))
-        later = members(self.node)[1:]
-        if not later:
-            return self.kernel.output, own
-        result = composed(self.node, kept=frozenset([self.kernel.output]))[later[-1].output]
-        return later[-1].output, Computation(result.axes, substitute(result.body, {self.kernel.output: own}))
 
 
 def is_product(node: Node) -> bool:
