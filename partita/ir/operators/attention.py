@@ -66,7 +66,7 @@ def _rule(node: Node) -> str:
 
 
 @infers("LinearAttention")
-def linear_attention_types(node: Node) -> list[Type]:
+def linear_attention_types(node: Node) -> list[TensorType]:
     query, value, past = node.operand(0), node.operand(2), node.input(3)
     queries, kept = _heads(node)
     depth, width = dims.floor_div(query.shape[2], queries), dims.floor_div(value.shape[2], kept)
@@ -82,7 +82,7 @@ def linear_attention(node: Node) -> Procedure:
     query, key, value, past, decay, beta = (node.input(n) for n in range(6))
     assert query is not None and key is not None and value is not None
     queries, kept = _heads(node)
-    _, (batch, _, depth, width) = (kind.dims for kind in linear_attention_types(node))  # type: ignore[union-attr]
+    _, (batch, _, depth, width) = (kind.dims for kind in linear_attention_types(node))
     kind = DType.FLOAT64 if query.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
     n, head, t = axes_of([batch, kept], "head")[0], Axis("head", kept), Index(Axis("t", query.shape[1]))
     row, h = Index(n), Index(head)

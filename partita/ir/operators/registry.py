@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -34,6 +34,7 @@ Known = np.ndarray[Any, np.dtype[Any]]
 Compute = Callable[[Node], Computation | Sequence[Computation]]
 Perform = Callable[[Node], Procedure]
 Infer = Callable[[Node], Type | Sequence[Type]]
+Rule = TypeVar("Rule", bound=Infer)  # one that says which of these types it gives
 Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
 Replace = Callable[[Builder, Node], Value | Sequence[Value] | None]
 Propagate = Callable[[Node], Known | None]
@@ -114,8 +115,8 @@ def calls(*names: str, domain: str = "") -> Callable[[Callable[[Node], Routine]]
     return register
 
 
-def infers(*names: str, domain: str = "") -> Callable[[Infer], Infer]:
-    def register(function: Infer) -> Infer:
+def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
+    def register(function: Rule) -> Rule:
         for name in names:
             operator(name, domain).infer = function
         return function

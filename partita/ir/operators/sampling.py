@@ -29,7 +29,7 @@ from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import clamped, reflected, wrapped
 from partita.ir.operators.registry import computes, infers, ints, required, sized_by_data
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 # ---------------------------------------------------------------------- sampling at coordinates
 
@@ -163,7 +163,7 @@ def deformable_convolution(node: Node) -> Computation:
 
 
 @infers("RoiAlign")
-def roi_align_type(node: Node) -> Type:
+def roi_align_type(node: Node) -> TensorType:
     x, count = node.operand(0), node.operand(2).shape[0]
     height, width = (node.attributes.get(f"output_{side}", 1) for side in ("height", "width"))
     return TensorType(x.tensor.dtype, (count, x.shape[1], height, width))
@@ -190,7 +190,7 @@ def roi_align(build: Builder, node: Node) -> Value:
 def roi_align_points(node: Node) -> Computation:
     x, rois, batch = node.operand(0), node.operand(1), node.operand(2)
     attributes, points = node.attributes, ints(required(node, 3))
-    shape = roi_align_type(node).dims  # type: ignore[union-attr]
+    shape = roi_align_type(node).dims
     half_pixel = attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     scale, ratio = attributes.get("spatial_scale", 1.0), attributes.get("sampling_ratio", 0)
     is_mean = attributes.get("mode", "avg") == "avg"
@@ -246,7 +246,7 @@ def _roi_point(x: Value, n: Expr, c: Expr, places: Sequence[Expr], is_mean: bool
 
 
 @infers("MaxRoiPool")
-def max_roi_pool_type(node: Node) -> Type:
+def max_roi_pool_type(node: Node) -> TensorType:
     x = node.operand(0)
     return TensorType(x.tensor.dtype, (node.operand(1).shape[0], x.shape[1], *node.attributes["pooled_shape"]))
 
@@ -293,4 +293,4 @@ def max_roi_pool_window(node: Node) -> Computation:
         is_empty = (starts[0] >= ends[0]) | (starts[1] >= ends[1])
         return select(is_empty, 0, reduction("max", window, term, lowest(x.tensor.dtype)))
 
-    return compute(max_roi_pool_type(node).dims, body)  # type: ignore[union-attr]
+    return compute(max_roi_pool_type(node).dims, body)

@@ -24,7 +24,7 @@ from partita.ir.operators.registry import (
     required,
     sized_by_data,
 )
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 INT64, DOUBLE = DType.INT64, DType.FLOAT64
 
@@ -49,7 +49,7 @@ def _is_real_inverse(node: Node) -> bool:
 
 
 @infers("DFT")
-def dft_type(node: Node) -> Type:
+def dft_type(node: Node) -> TensorType:
     x, axis, length = node.operand(0), _axis(node), _length(node)
     _check_parts(node)
     if axis == len(x.shape) - 1 or x.shape[-1] not in (1, 2):
@@ -82,7 +82,7 @@ def dft(build: Builder, node: Node) -> Value:
         done *= factor
     if is_inverse:
         state = build("Div", state, build("Cast", points, to=DOUBLE.onnx))
-    shape = list(dft_type(node).dims)  # type: ignore[union-attr]
+    shape = list(dft_type(node).dims)
     if not dims.same_shape(shape, state.shape):
         ends = _vector(build, [shape[axis], shape[-1]])
         state = build("Slice", state, build.ints([0, 0]), ends, build.ints([axis, len(shape) - 1]))
