@@ -213,6 +213,11 @@ def load(value: Value, *indices: Expr | int) -> Expr:
     return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
 
 
+def only(value: Value) -> Expr:
+    """The element of a tensor that has one."""
+    return load(value, *[0] * len(value.shape))
+
+
 def reduce(combine: str, axes: Sequence[Axis], body: Expr, initial: Operand) -> Expr:
     return Reduce(combine, tuple(axes), body, literal(initial, body.dtype), body.dtype)
 

@@ -1,75 +1,11 @@
-"""The operators: one definition each, one file a family."""
+"""The operators: one definition each, one file a family. Every file of this folder is read, so that all are known."""
 
-from partita.ir.operators import (
-    attention,
-    contraction,
-    control_flow,
-    dynamic,
-    einsum,
-    elementwise,
-    gradient,
-    indexing,
-    internal,
-    ml,
-    movement,
-    ngrams,
-    normalization,
-    optimizers,
-    pooling,
-    quantization,
-    random,
-    recurrent,
-    reduction,
-    resampling,
-    sampling,
-    scan,
-    sequences,
-    shape,
-    signal,
-    sorting,
-    strings,
-    support_vectors,
-    training,
-    transposed,
-    trees,
-)
+import importlib
+import pkgutil
+
 from partita.ir.operators.registry import Operator, definition, definitions, known, operator
 
-__all__ = [
-    "Operator",
-    "attention",
-    "contraction",
-    "control_flow",
-    "definition",
-    "definitions",
-    "dynamic",
-    "einsum",
-    "elementwise",
-    "gradient",
-    "indexing",
-    "internal",
-    "known",
-    "ml",
-    "movement",
-    "ngrams",
-    "normalization",
-    "operator",
-    "optimizers",
-    "pooling",
-    "quantization",
-    "random",
-    "recurrent",
-    "reduction",
-    "resampling",
-    "sampling",
-    "scan",
-    "sequences",
-    "shape",
-    "signal",
-    "sorting",
-    "strings",
-    "support_vectors",
-    "training",
-    "transposed",
-    "trees",
-]
+__all__ = ["Operator", "definition", "definitions", "known", "operator"]
+
+for _family in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_family.name}")

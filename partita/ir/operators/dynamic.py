@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, Literal, cast, compute, load, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal, cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import PLACES
@@ -278,7 +278,7 @@ def shifted_window(node: Node) -> Computation:
         source = [index - load(before, n) for n, index in enumerate(i)]
         if mode != "constant":
             return load(x, *(PLACES[mode](index, dim) for index, dim in zip(source, x.shape, strict=True)))
-        value = Literal(0, x.tensor.dtype) if fill is None else load(fill, *([0] * len(fill.shape)))
+        value = Literal(0, x.tensor.dtype) if fill is None else only(fill)
         result: Expr = load(x, *source)
         for index, dim in zip(source, x.shape, strict=True):
             result = select((index >= 0) & (index < size(dim)), result, value)

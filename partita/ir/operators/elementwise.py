@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -9,13 +10,12 @@ from onnx import TensorProto
 
 from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes, is_static
-from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call, cast, load, select
+from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call, cast, load, only, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import broadcast_by_axis, default_was, with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
+from partita.ir.procedure import axes_of
 from partita.ir.types import DType
-
-Scalar = Callable[..., Expr]
 
 
 def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
@@ -31,50 +31,42 @@ def broadcast(node: Node, scalar: Callable[..., Expr], operands: tuple[Value, ..
     """`scalar` over the elements of all operands, broadcast together."""
     operands = operands if operands is not None else node.operands
     shape = broadcast_shapes(*(value.shape for value in operands))
-    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
+    axes = axes_of(shape)
     return Computation(axes, scalar(*(element(value, axes) for value in operands)))
 
 
-def unary(name: str, scalar: Callable[[Expr], Expr]) -> None:
-    operator(name).compute = lambda node: broadcast(node, scalar)
-
-
-def binary(name: str, scalar: Callable[[Expr, Expr], Expr]) -> None:
-    operator(name).compute = lambda node: broadcast(node, scalar)
-
-
-def with_attributes(name: str, scalar: Callable[..., Expr], **defaults: float) -> None:
-    """A unary operator with numeric attributes, given to `scalar` after the element."""
+def elementwise(name: str, scalar: Callable[..., Expr], **defaults: float | str) -> None:
+    """Declares an operator by its `scalar` expression: of an element of each operand, then of the attributes that
+    `defaults` names."""
 
     def compute(node: Node) -> Computation:
         values = [node.attributes.get(key, default) for key, default in defaults.items()]
-        return broadcast(node, lambda x: scalar(x, *values))
+        return broadcast(node, lambda *elements: scalar(*elements, *values))
 
     operator(name).compute = compute
 
 
-def _function(name: str) -> Callable[..., Expr]:
-    return lambda *arguments: call(name, *arguments)
-
-
-# ---------------------------------------------------------------------- one operand
-
-for _name, _function_name in {
+for _name, _function in {
     "Abs": "abs", "Neg": "neg", "Exp": "exp", "Log": "log", "Sqrt": "sqrt", "Erf": "erf",
     "Floor": "floor", "Ceil": "ceil", "Round": "rint", "Sign": "sign",
     "Sin": "sin", "Cos": "cos", "Tan": "tan", "Asin": "asin", "Acos": "acos", "Atan": "atan",
     "Sinh": "sinh", "Cosh": "cosh", "Tanh": "tanh", "Asinh": "asinh", "Acosh": "acosh", "Atanh": "atanh",
     "Not": "logical_not", "BitwiseNot": "bit_not", "IsNaN": "isnan",
+    "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div",
+    "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
+    "BitwiseAnd": "bit_and", "BitwiseOr": "bit_or", "BitwiseXor": "bit_xor",
+    "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
 }.items():  # fmt: skip
-    unary(_name, _function(_function_name))
-
-unary("Identity", lambda x: x)
-unary("Reciprocal", lambda x: 1 / x)
+    elementwise(_name, functools.partial(call, _function))
 
 
-def relu(x: Expr) -> Expr:
-    """max(x, 0); NaN stays NaN."""
-    return select(x < 0, 0, x)
+# ---------------------------------------------------------------------- activations
+
+
+def clip(x: Expr, low: Operand, high: Operand) -> Expr:
+    """x held in [low, high]; NaN stays NaN."""
+    bounded = select(x < low, low, x)
+    return select(bounded > high, high, bounded)
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -86,60 +78,85 @@ def softplus(x: Expr) -> Expr:
     return select(x > 0, x, 0) + call("log1p", call("exp", -call("abs", x)))
 
 
-unary("Relu", relu)
-unary("Sigmoid", sigmoid)
-unary("Softplus", softplus)
-unary("Softsign", lambda x: x / (1 + call("abs", x)))
-unary("HardSwish", lambda x: x * clip(x * (1 / 6) + 0.5, 0, 1))
-unary("Mish", lambda x: x * call("tanh", softplus(x)))
+def gelu(x: Expr, approximate: str) -> Expr:
+    if approximate == "tanh":
+        return 0.5 * x * (1 + call("tanh", math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    return 0.5 * x * (1 + call("erf", x * math.sqrt(0.5)))
 
 
-def clip(x: Expr, low: Operand, high: Operand) -> Expr:
-    """x held in [low, high]; NaN stays NaN."""
-    bounded = select(x < low, low, x)
-    return select(bounded > high, high, bounded)
+elementwise("Relu", lambda x: select(x < 0, 0, x))  # NaN stays NaN
+elementwise("Sigmoid", sigmoid)
+elementwise("Softplus", softplus)
+elementwise("Softsign", lambda x: x / (1 + call("abs", x)))
+elementwise("HardSwish", lambda x: x * clip(x * (1 / 6) + 0.5, 0, 1))
+elementwise("Mish", lambda x: x * call("tanh", softplus(x)))
+elementwise("Gelu", gelu, approximate="none")
+elementwise("LeakyRelu", lambda x, alpha: select(x < 0, x * alpha, x), alpha=0.01)
+elementwise("PRelu", lambda x, slope: select(x < 0, x * slope, x))
+elementwise("ThresholdedRelu", lambda x, alpha: select(x > alpha, x, 0), alpha=1.0)
+elementwise("HardSigmoid", lambda x, alpha, beta: clip(x * alpha + beta, 0, 1), alpha=0.2, beta=0.5)
+elementwise("Elu", lambda x, alpha: select(x < 0, call("expm1", x) * alpha, x), alpha=1.0)
+elementwise("Celu", lambda x, alpha: select(x < 0, call("expm1", x / alpha) * alpha, x), alpha=1.0)
+elementwise("Selu", lambda x, alpha, gamma: select(x > 0, x, call("expm1", x) * alpha) * gamma,
+            alpha=1.67326319217681884765625, gamma=1.05070102214813232421875)  # fmt: skip
+elementwise("Shrink", lambda x, bias, lambd: select(x < -lambd, x + bias, select(x > lambd, x - bias, 0)),
+            bias=0.0, lambd=0.5)  # fmt: skip
+elementwise("Swish", lambda x, alpha: x * sigmoid(x * alpha), alpha=1.0)
 
 
-with_attributes("LeakyRelu", lambda x, alpha: select(x < 0, x * alpha, x), alpha=0.01)
-with_attributes("ThresholdedRelu", lambda x, alpha: select(x > alpha, x, 0), alpha=1.0)
-with_attributes("HardSigmoid", lambda x, alpha, beta: clip(x * alpha + beta, 0, 1), alpha=0.2, beta=0.5)
-with_attributes("Elu", lambda x, alpha: select(x < 0, call("expm1", x) * alpha, x), alpha=1.0)
-with_attributes("Celu", lambda x, alpha: select(x < 0, call("expm1", x / alpha) * alpha, x), alpha=1.0)
-with_attributes(
-    "Selu",
-    lambda x, alpha, gamma: select(x > 0, x, call("expm1", x) * alpha) * gamma,
-    alpha=1.67326319217681884765625,
-    gamma=1.05070102214813232421875,
-)
-with_attributes(
-    "Shrink",
-    lambda x, bias, lambd: select(x < -lambd, x + bias, select(x > lambd, x - bias, 0)),
-    bias=0.0,
-    lambd=0.5,
-)
-with_attributes("Swish", lambda x, alpha: x * sigmoid(x * alpha), alpha=1.0)
+@computes("Clip")
+def clip_operator(node: Node) -> Computation:
+    x, low, high = node.operand(0), node.input(1), node.input(2)
+    axes = axes_of(x.shape)
+    result = element(x, axes)
+    if low is not None:
+        bound = only(low)
+        result = select(result < bound, bound, result)
+    if high is not None:
+        bound = only(high)
+        result = select(result > bound, bound, result)
+    return Computation(axes, result)
 
 
-@computes("Gelu")
-def gelu(node: Node) -> Computation:
-    if node.attributes.get("approximate", "none") == "tanh":
-        scale = math.sqrt(2 / math.pi)
-        return broadcast(node, lambda x: 0.5 * x * (1 + call("tanh", scale * (x + 0.044715 * x * x * x))))
-    return broadcast(node, lambda x: 0.5 * x * (1 + call("erf", x * math.sqrt(0.5))))
+# ---------------------------------------------------------------------- arithmetic, comparison, choice
 
 
-@computes("IsInf")
-def is_inf(node: Node) -> Computation:
-    positive, negative = (node.attributes.get(f"detect_{sign}", 1) for sign in ("positive", "negative"))
+def power(x: Expr, y: Expr) -> Expr:
+    if x.dtype.is_integer and y.dtype.is_integer:
+        return call("ipow", x, cast(y, x.dtype))
+    if x.dtype.is_integer:
+        return cast(call("pow", cast(x, DType.FLOAT64), cast(y, DType.FLOAT64)), x.dtype)
+    return call("pow", x, cast(y, x.dtype))
 
-    def scalar(x: Expr) -> Expr:
-        if positive and negative:
-            return call("isinf", x)
-        if positive or negative:
-            return call("eq", x, math.inf if positive else -math.inf)
-        return call("ne", x, x) & call("eq", x, x)
 
-    return broadcast(node, scalar)
+def is_infinite(x: Expr, positive: int, negative: int) -> Expr:
+    if positive and negative:
+        return call("isinf", x)
+    if positive or negative:
+        return call("eq", x, math.inf if positive else -math.inf)
+    return call("ne", x, x) & call("eq", x, x)
+
+
+def folded(function: str) -> Callable[..., Expr]:
+    """A function of two, of any number from the first on."""
+    return lambda *elements: functools.reduce(functools.partial(call, function), elements)
+
+
+elementwise("Identity", lambda x: x)
+elementwise("Reciprocal", lambda x: 1 / x)
+elementwise("Pow", power)
+elementwise("Mod", lambda a, b, fmod: call("fmod" if fmod else "mod", a, b), fmod=0)
+elementwise("BitShift", lambda a, b, direction: call(f"shift_{direction.lower()}", a, b), direction="")
+elementwise("Equal", lambda a, b: call("eq", a, b, dtype=DType.BOOL))
+elementwise("IsInf", is_infinite, detect_positive=1, detect_negative=1)
+elementwise("Sum", folded("add"))
+elementwise("Max", folded("max"))
+elementwise("Min", folded("min"))
+elementwise("Mean", lambda *elements: folded("add")(*elements) / len(elements))
+elementwise("Where", select)
+
+
+# ---------------------------------------------------------------------- types
 
 
 @computes("Cast")
@@ -163,100 +180,6 @@ def _cast(node: Node, target: DType) -> Computation:
         return Cast(x, target, saturate)
 
     return broadcast(node, scalar, (node.operand(0),))
-
-
-@computes("Clip")
-def clip_operator(node: Node) -> Computation:
-    x, low, high = node.operand(0), node.input(1), node.input(2)
-    shape = x.shape
-    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
-    result = element(x, axes)
-    if low is not None:
-        bound = load(low, *([0] * len(low.shape)))
-        result = select(result < bound, bound, result)
-    if high is not None:
-        bound = load(high, *([0] * len(high.shape)))
-        result = select(result > bound, bound, result)
-    return Computation(axes, result)
-
-
-# ---------------------------------------------------------------------- two operands and more
-
-for _name, _function_name in {
-    "Add": "add", "Sub": "sub", "Mul": "mul",
-    "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
-    "BitwiseAnd": "bit_and", "BitwiseOr": "bit_or", "BitwiseXor": "bit_xor",
-    "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
-}.items():  # fmt: skip
-    binary(_name, _function(_function_name))
-
-
-def divide(a: Expr, b: Expr) -> Expr:
-    """a / b; integers round toward zero, and x / 0 is 0."""
-    return call("div", a, b)
-
-
-binary("Div", divide)
-binary("PRelu", lambda x, slope: select(x < 0, x * slope, x))
-
-
-@computes("Equal")
-def equal(node: Node) -> Computation:
-    return broadcast(node, lambda a, b: call("eq", a, b, dtype=DType.BOOL))
-
-
-@computes("Pow")
-def power(node: Node) -> Computation:
-    def scalar(x: Expr, y: Expr) -> Expr:
-        if x.dtype.is_integer and y.dtype.is_integer:
-            return call("ipow", x, cast(y, x.dtype))
-        if x.dtype.is_integer:
-            return cast(call("pow", cast(x, DType.FLOAT64), cast(y, DType.FLOAT64)), x.dtype)
-        return call("pow", x, cast(y, x.dtype))
-
-    return broadcast(node, scalar)
-
-
-@computes("Mod")
-def modulo(node: Node) -> Computation:
-    name = "fmod" if node.attributes.get("fmod", 0) else "mod"
-    return broadcast(node, lambda a, b: call(name, a, b))
-
-
-@computes("BitShift")
-def bit_shift(node: Node) -> Computation:
-    name = "shift_left" if node.attributes["direction"] == "LEFT" else "shift_right"
-    return broadcast(node, lambda a, b: call(name, a, b))
-
-
-def _folded(combine: Callable[[Expr, Expr], Expr]) -> Callable[[Node], Computation]:
-    def compute(node: Node) -> Computation:
-        def scalar(*elements: Expr) -> Expr:
-            result = elements[0]
-            for other in elements[1:]:
-                result = combine(result, other)
-            return result
-
-        return broadcast(node, scalar)
-
-    return compute
-
-
-operator("Sum").compute = _folded(lambda a, b: a + b)
-operator("Max").compute = _folded(lambda a, b: call("max", a, b))
-operator("Min").compute = _folded(lambda a, b: call("min", a, b))
-
-
-@computes("Mean")
-def mean(node: Node) -> Computation:
-    count = len(node.operands)
-    total = _folded(lambda a, b: a + b)(node)
-    return Computation(total.axes, total.body / count)
-
-
-@computes("Where")
-def where(node: Node) -> Computation:
-    return broadcast(node, lambda condition, a, b: select(condition, a, b))
 
 
 # ---------------------------------------------------------------------- older opsets

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call, cast, compute, literal, load, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, call, cast, compute, literal, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
@@ -133,7 +133,7 @@ def triangle(node: Node) -> Computation:
     x, diagonal = node.operand(0), node.input(1)
 
     def body(*i: Expr) -> Expr:
-        offset = literal(0, DType.INT64) if diagonal is None else load(diagonal, *([0] * len(diagonal.shape)))
+        offset = literal(0, DType.INT64) if diagonal is None else only(diagonal)
         distance = i[-1] - i[-2]
         inside = distance >= offset if node.attributes.get("upper", 1) else distance <= offset
         return select(inside, load(x, *i), 0)

@@ -11,7 +11,7 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, call, compute, literal, load, select, size
+from partita.ir.expression import Computation, Expr, call, compute, literal, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_renamed, attribute_to_input, default_was
 from partita.ir.operators.registry import (
@@ -387,7 +387,7 @@ def pad(node: Node) -> Computation:
         source = [index - size(before[n]) for n, index in enumerate(i)]
         touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
         if mode == "constant":
-            value = literal(0, x.tensor.dtype) if fill is None else load(fill, *([0] * len(fill.shape)))
+            value = literal(0, x.tensor.dtype) if fill is None else only(fill)
             inside: Expr | None = None
             for n in touched:
                 within = (source[n] >= 0) & (source[n] < size(x.shape[n]))

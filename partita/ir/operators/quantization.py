@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Cast, Computation, Expr, call, cast, compute, highest, load, lowest
+from partita.ir.expression import Cast, Computation, Expr, call, cast, compute, highest, load, lowest, only
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import convolution_of, matmul_of
 from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis
@@ -22,7 +22,7 @@ def _parameter(node: Node, x: Value) -> Place:
 
     def at(value: Value, i: tuple[Expr, ...]) -> Expr:
         if all(dims.is_static(dim) and dim == 1 for dim in value.shape) and not block:
-            return load(value, *([0] * len(value.shape)))
+            return only(value)
         axis = normalized_axis(node, node.attributes.get("axis", 1), len(x.shape))
         if len(value.shape) == len(x.shape) and len(x.shape) > 1:
             return load(value, *(index // block if n == axis else index for n, index in enumerate(i)))
@@ -91,7 +91,7 @@ def _shifted(value: Value, zero: Value | None, axis: int) -> Callable[..., Expr]
         if zero is None:
             return whole
         if all(dims.is_static(dim) and dim == 1 for dim in zero.shape):
-            return whole - cast(load(zero, *([0] * len(zero.shape))), DType.INT32)
+            return whole - cast(only(zero), DType.INT32)
         if len(zero.shape) == len(value.shape) and len(zero.shape) > 1:
             place = [0 if dims.is_static(d) and d == 1 else index for d, index in zip(zero.shape, i, strict=True)]
             return whole - cast(load(zero, *place), DType.INT32)
@@ -157,7 +157,7 @@ def requantize(node: Node) -> Computation:
 
     def at(value: Value, i: tuple[Expr, ...]) -> Expr:
         if _is_single(value):
-            return load(value, *([0] * len(value.shape)))
+            return only(value)
         aligned = zip(value.shape, i[len(i) - len(value.shape) :], strict=True)
         return load(value, *(0 if dims.is_static(dim) and dim == 1 else index for dim, index in aligned))
 

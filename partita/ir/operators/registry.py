@@ -33,8 +33,10 @@ from partita.ir.types import Type
 Known = np.ndarray[Any, np.dtype[Any]]
 Compute = Callable[[Node], Computation | Sequence[Computation]]
 Perform = Callable[[Node], Procedure]
+Call = Callable[[Node], Routine]
 Infer = Callable[[Node], Type | Sequence[Type]]
 Rule = TypeVar("Rule", bound=Infer)  # one that says which of these types it gives
+Declared = TypeVar("Declared")
 Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
 Replace = Callable[[Builder, Node], Value | Sequence[Value] | None]
 Propagate = Callable[[Node], Known | None]
@@ -48,8 +50,8 @@ class Operator:
     name: str
     domain: str = ""
     compute: Compute | None = None
-    procedure: Callable[[Node], Procedure] | None = None
-    routine: Callable[[Node], Routine] | None = None
+    procedure: Perform | None = None
+    routine: Call | None = None
     infer: Infer | None = None
     decompose: Decompose | None = None
     propagate: Propagate | None = None
@@ -82,64 +84,42 @@ def definitions() -> Iterable[Operator]:
     return _OPERATORS.values()
 
 
-def computes(*names: str, domain: str = "") -> Callable[[Compute], Compute]:
-    """Declares the decorated function as the expression of these operators."""
+def _declare(slot: str, names: Sequence[str], domain: str) -> Callable[[Declared], Declared]:
+    """Puts the decorated function into a slot of these operators."""
 
-    def register(function: Compute) -> Compute:
+    def register(function: Declared) -> Declared:
         for name in names:
-            operator(name, domain).compute = function
+            setattr(operator(name, domain), slot, function)
         return function
 
     return register
+
+
+def computes(*names: str, domain: str = "") -> Callable[[Compute], Compute]:
+    """Declares the decorated function as the expression of these operators."""
+    return _declare("compute", names, domain)
 
 
 def performs(*names: str, domain: str = "") -> Callable[[Perform], Perform]:
     """Declares the decorated function as the procedure of these operators; their types come from `infers`."""
-
-    def register(function: Perform) -> Perform:
-        for name in names:
-            operator(name, domain).procedure = function
-        return function
-
-    return register
+    return _declare("procedure", names, domain)
 
 
-def calls(*names: str, domain: str = "") -> Callable[[Callable[[Node], Routine]], Callable[[Node], Routine]]:
+def calls(*names: str, domain: str = "") -> Callable[[Call], Call]:
     """Declares the decorated function as the routine of these operators; their types come from `infers`."""
-
-    def register(function: Callable[[Node], Routine]) -> Callable[[Node], Routine]:
-        for name in names:
-            operator(name, domain).routine = function
-        return function
-
-    return register
+    return _declare("routine", names, domain)
 
 
 def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
-    def register(function: Rule) -> Rule:
-        for name in names:
-            operator(name, domain).infer = function
-        return function
-
-    return register
+    return _declare("infer", names, domain)
 
 
 def decomposes(*names: str, domain: str = "") -> Callable[[Decompose], Decompose]:
-    def register(function: Decompose) -> Decompose:
-        for name in names:
-            operator(name, domain).decompose = function
-        return function
-
-    return register
+    return _declare("decompose", names, domain)
 
 
 def propagates(*names: str, domain: str = "") -> Callable[[Propagate], Propagate]:
-    def register(function: Propagate) -> Propagate:
-        for name in names:
-            operator(name, domain).propagate = function
-        return function
-
-    return register
+    return _declare("propagate", names, domain)
 
 
 def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], Upgrade]:
@@ -158,26 +138,15 @@ def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], 
 
 def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Replace], Replace]:
     """Declares what nodes become whose `operands`, which shape the result, are not known when compiling."""
-
-    def register(function: Replace) -> Replace:
-        for name in names:
-            operator(name).structure = tuple(operands)
-            operator(name).sized_by_data = function
-        return function
-
-    return register
+    for name in names:
+        operator(name).structure = tuple(operands)
+    return _declare("sized_by_data", names, "")
 
 
 def becomes(*names: str, domain: str = "") -> Callable[[Replace], Replace]:
     """Declares what all nodes become when they are brought to one meaning, before any backend is asked; None: it stays.
     Of older versions of the operator too, where the domain is not ONNX's own."""
-
-    def register(function: Replace) -> Replace:
-        for name in names:
-            operator(name, domain).sized_by_data = function
-        return function
-
-    return register
+    return _declare("sized_by_data", names, domain)
 
 
 # ---------------------------------------------------------------------- helpers for definitions

@@ -9,7 +9,7 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, call, cast, compute, load, reduction, select, size
+from partita.ir.expression import Computation, Expr, call, cast, compute, load, only, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import by_observed_sizes, flat, from_front, observed, shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
@@ -262,7 +262,7 @@ def mel_weights(node: Node) -> Computation:
     """Triangles over the bins of a spectrum, `[bins, mel bins]`, whose centres lie evenly on the mel scale."""
     count, points = required(node, 0).item(), required(node, 1).item()
     kind = DType.from_onnx(node.attributes.get("output_datatype", 1))
-    rate, lowest, highest = (cast(load(value, *([0] * len(value.shape))), DOUBLE) for value in node.operands[2:])
+    rate, lowest, highest = (cast(only(value), DOUBLE) for value in node.operands[2:])
     low, high = (call("log1p", edge / 700.0) * (2595 / math.log(10)) for edge in (lowest, highest))
     step = (high - low) / cast(size(count + 2), DOUBLE)
 

@@ -8,7 +8,7 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, cast, literal, load, select, size
+from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, cast, literal, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
@@ -341,7 +341,7 @@ def suppression(node: Node) -> Procedure:
     corners = [
         [load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [batch, kind, other]))
     ]
-    highest = literal(0.0, boxes.tensor.dtype) if threshold is None else load(threshold, *([0] * len(threshold.shape)))
+    highest = literal(0.0, boxes.tensor.dtype) if threshold is None else only(threshold)
     compare = store(overlaps, [], _overlap(node, *corners) > highest)
     choose = Loops(
         (rank.axis,),
@@ -365,7 +365,7 @@ def suppression(node: Node) -> Procedure:
 
 def _reaches(score: Expr, least: Value | None) -> Expr:
     """Whether a score counts; NaN does not."""
-    return call("eq", score, score) if least is None else score >= load(least, *([0] * len(least.shape)))
+    return call("eq", score, score) if least is None else score >= only(least)
 
 
 def _overlap(node: Node, first: Sequence[Expr], second: Sequence[Expr]) -> Expr:
