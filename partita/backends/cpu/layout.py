@@ -28,7 +28,8 @@ FINITE = frozenset(
     "Add Sub Mul Sum Mean Max Min Relu Clip LeakyRelu PRelu Sigmoid Tanh HardSigmoid HardSwish Elu Selu Identity "
     "Softsign Abs Neg Gelu Mish Swish".split()
 )
-GLOBAL = {"GlobalAveragePool": "ReduceMean", "GlobalMaxPool": "ReduceMax"}
+GLOBAL = {"GlobalAveragePool": "AveragePool", "GlobalMaxPool": "MaxPool"}
+LONGEST = 256  # elements of a mean in one pool: the error of a longer sum is less where it is taken row by row
 
 
 def assign_layouts(graph: Graph, block: int) -> bool:
@@ -152,8 +153,14 @@ class _Layout:
         return Builder(self.graph, node.name)(node.op_type, self._block(node.operand(0)), **attributes)
 
     def _global_pool(self, node: Node) -> Value:
+        """A pool whose window is the image, or a row and then a column."""
         build = Builder(self.graph, node.name)
-        return build(GLOBAL[node.op_type], self._block(node.operand(0)), build.ints([2, 3]), keepdims=1)
+        height, width = (int(dim) for dim in node.operand(0).shape[2:])
+        windows = [(height, width, 1)] if height * width <= LONGEST else [(1, width, 1), (height, 1, 1)]
+        result = self._block(node.operand(0))
+        for window in windows:
+            result = build(GLOBAL[node.op_type], result, kernel_shape=window)
+        return result
 
     def _is_concat(self, node: Node) -> bool:
         whole = all(value.shape[1] % self.block == 0 for value in node.operands[:-1])

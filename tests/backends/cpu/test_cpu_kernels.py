@@ -23,6 +23,13 @@ CONVOLUTIONS = {
     "groups": ("c = Conv <group = 3> (x, w)", (2, 6, 5, 5), (15, 2, 3, 3)),
     "few channels a group": ("c = Conv <group = 2> (x, w)", (1, 4, 5, 5), (6, 2, 3, 3)),
     "depthwise": ("c = Conv <group = 7, pads = [1, 1, 1, 1]> (x, w)", (1, 7, 6, 5), (7, 1, 3, 3)),
+    "depthwise, wide": ("c = Conv <group = 17, pads = [1, 1, 1, 1]> (x, w)", (1, 17, 3, 61), (17, 1, 3, 3)),
+    "depthwise, padded far": (
+        "c = Conv <group = 5, pads = [5, 13, 1, 14], dilations = [2, 3], strides = [1, 2]> (x, w)",
+        (2, 5, 7, 33),
+        (5, 1, 3, 4),
+    ),
+    "depthwise, long": ("c = Conv <group = 9, pads = [0, 9, 0, 8]> (x, w)", (1, 9, 2, 37), (9, 1, 1, 19)),
     "depthwise, two each": ("c = Conv <group = 3> (x, w)", (1, 3, 6, 5), (6, 1, 3, 3)),
     "1-D": ("c = Conv <pads = [2, 1], strides = [2]> (x, w)", (2, 3, 67), (6, 3, 4)),
     "3-D": ("c = Conv <pads = [1, 0, 1, 1, 1, 0]> (x, w)", (1, 2, 4, 5, 3), (6, 2, 2, 3, 2)),
@@ -143,7 +150,8 @@ def test_pool_of_blocks(name):
     """What a convolution leaves is in blocks of channels."""
     text = "m = Conv(x, w); " + POOLS[name].replace("(x)", "(m)")
     batch = Batch()
-    add_all(batch, text, {"x": array(2, 5, 7, 8)}, {"w": array(19, 5, 1, 1)})
+    for size in ((7, 8), (7, 43)):
+        add_all(batch, text, {"x": array(2, 5, *size)}, {"w": array(19, 5, 1, 1)})
     batch.check()
 
 

@@ -80,37 +80,45 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
     }
 }
 
-/* What lies in a window of an image [height][width], combined: the largest (NaN if there is one), the sum, or the sum of
- * products with `weights` [rows][columns]. Places outside the image do not count. The last four arguments are constants
- * after inlining: the window's size and dilations. */
-#define PARTITA_WINDOW_LOOP(rows, columns, test, combine)                                                         \
-    for (int row = 0; row < rows; ++row) {                                                                        \
-        const int64_t y = top + row * down;                                                                       \
-        for (int column = 0; column < columns; ++column) {                                                        \
-            const int64_t x = left + column * across;                                                             \
-            if (test) {                                                                                           \
-                const partita_lanes value = image[y * width + x];                                                 \
-                total = combine;                                                                                  \
-            }                                                                                                     \
-        }                                                                                                         \
+/* What lies in the windows of `pixels` neighbours of a line, combined for each: the largest (NaN if there is one), the sum,
+ * or the sum of products with `weights` [rows][columns]. The image is [height][width]; places outside it do not count.
+ * `left` is the column where the first window begins. Constants after inlining: `pixels`; whether all columns of the
+ * windows lie `inside` the image; the window's size, its dilations `down` and `across`, and the windows' `stride`. */
+#define PARTITA_WINDOWS(name, parameter, initial, factor, combine)                                                 \
+    static inline __attribute__((always_inline)) void partita_windows_##name(                                      \
+        const int pixels, const int inside, parameter const partita_lanes *image, const int64_t height,            \
+        const int64_t width, const int64_t top, const int64_t left, const int rows, const int columns,             \
+        const int down, const int across, const int stride, partita_lanes *out) {                                  \
+        partita_lanes totals[PARTITA_MOST_PIXELS];                                                                 \
+        PARTITA_UNROLLED for (int p = 0; p < pixels; ++p)                                                          \
+            totals[p] = (partita_lanes){0} + (initial);                                                            \
+        for (int row = 0; row < rows; ++row) {                                                                     \
+            const int64_t y = top + row * down;                                                                    \
+            if (y < 0 || y >= height)                                                                              \
+                continue;                                                                                          \
+            const partita_lanes *line = image + y * width + left;                                                  \
+            PARTITA_UNROLLED for (int column = 0; column < columns; ++column) {                                    \
+                factor;                                                                                            \
+                PARTITA_UNROLLED for (int p = 0; p < pixels; ++p) {                                                \
+                    const int64_t x = p * stride + column * across;                                                \
+                    if (inside || (left + x >= 0 && left + x < width)) {                                           \
+                        const partita_lanes value = line[x], total = totals[p];                                    \
+                        totals[p] = combine;                                                                       \
+                    }                                                                                              \
+                }                                                                                                  \
+            }                                                                                                      \
+        }                                                                                                          \
+        PARTITA_UNROLLED for (int p = 0; p < pixels; ++p)                                                          \
+            out[p] = totals[p];                                                                                    \
     }
 
-#define PARTITA_WINDOW(name, parameter, initial, combine)                                                         \
-    static inline __attribute__((always_inline)) partita_lanes partita_window_##name(                             \
-        parameter const partita_lanes *image, int64_t height, int64_t width, int64_t top, int64_t left,           \
-        const int rows, const int columns, const int down, const int across) {                                    \
-        partita_lanes total = (partita_lanes){0} + (initial);                                                     \
-        if (top >= 0 && left >= 0 && top + (rows - 1) * down < height && left + (columns - 1) * across < width)   \
-            PARTITA_WINDOW_LOOP(rows, columns, 1, combine)                                                        \
-        else                                                                                                      \
-            PARTITA_WINDOW_LOOP(rows, columns, y >= 0 && y < height && x >= 0 && x < width, combine)              \
-        return total;                                                                                             \
-    }
-
-PARTITA_WINDOW(max, , -__builtin_inff(), partita_larger(value, total))
-PARTITA_WINDOW(sum, , 0.0f, total + value)
+#define PARTITA_MOST_PIXELS 16
+#define PARTITA_UNROLLED _Pragma("GCC unroll 16")
 #define PARTITA_WEIGHTS const partita_lanes *weights,
-PARTITA_WINDOW(dot, PARTITA_WEIGHTS, 0.0f, total + value * weights[row * columns + column])
+#define PARTITA_WEIGHT const partita_lanes weight = weights[row * columns + column]
+PARTITA_WINDOWS(max, , -__builtin_inff(), (void)0, partita_larger(value, total))
+PARTITA_WINDOWS(sum, , 0.0f, (void)0, total + value)
+PARTITA_WINDOWS(dot, PARTITA_WEIGHTS, 0.0f, PARTITA_WEIGHT, total + value * weight)
 
 /* Copies planes [count][height][width][lanes] into the middle of zeroed ones [count][rows][columns][lanes]; what does not
  * fit at the end is left out. */
