@@ -184,18 +184,18 @@ class _Layout:
         )
 
     def _is_channelwise(self, value: Value, channels: int) -> bool:
-        """Whether a value has one element, or one for each channel."""
+        """Whether a value has one element, or one for each channel (of each image, where it is blocked)."""
         if dims.product(value.shape) == 1:
             return True
         shape = (1,) * (4 - len(value.shape)) + tuple(value.shape)
-        return shape == (1, channels, 1, 1)
+        return shape[1:] == (channels, 1, 1) and (shape[0] == 1 or value in self.blocked)
 
     def _pointwise(self, node: Node) -> Value:
         operands = [None if value is None else self._operand(node, value) for value in node.inputs]
         return Builder(self.graph, node.name)(node.op_type, *operands, **node.attributes)
 
     def _operand(self, node: Node, value: Value) -> Value:
-        if dims.same_shape(value.shape, node.output.shape):
+        if dims.same_shape(value.shape, node.output.shape) or value in self.blocked:
             return self._block(value)
         if dims.product(value.shape) == 1:
             return value if len(value.shape) == 0 or known(value) is not None else self._scalar(value)

@@ -155,6 +155,18 @@ def test_pool_of_blocks(name):
     batch.check()
 
 
+@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("channels", [19, 32])
+def test_blocked_channels_weigh_blocked_images(images, channels):
+    """Squeeze and excitation: an image of one pixel meets one of many."""
+    text = "m = Conv(x, w); o = GlobalAveragePool(m); n = Conv(o, v); f = Sigmoid(n); c = Mul(m, f)"
+    batch = Batch()
+    weights = {"w": array(channels, 5, 1, 1), "v": array(channels, channels, 1, 1)}
+    add_all(batch, text, {"x": array(images, 5, 7, 6)}, weights)
+    add_all(batch, text.replace("m, f", "f, m"), {"x": array(images, 5, 1, 1)}, weights)
+    batch.check()
+
+
 def test_pool_of_blocks_keeps_nan():
     """The largest of numbers and NaN is NaN, as for Max; the reference evaluator passes NaN over."""
     x = array(1, 8, 5, 5)
