@@ -18,6 +18,7 @@ from partita.ir import dims
 from partita.ir.folding import folded
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.registry import DataDependentError, Known, Operator, definition, known
+from partita.ir.operators.shape import content as content_of
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
 from partita.ir.types import (
     DIMENSION_TYPES,
@@ -122,15 +123,22 @@ def _content(node: Node, operator: Operator | None) -> Known | None:
         return None
     if dims.product(tensor.dims) > LARGEST_KNOWN:
         return None
-    content = None
-    if operator is not None and operator.propagate is not None and tensor.dtype in DIMENSION_TYPES:
-        content = operator.propagate(node)
+    content = _propagated(node, operator) if operator is not None and tensor.dtype in DIMENSION_TYPES else None
     if content is None:
         return folded(node)
     normal = np.empty(content.shape, dtype=object)
     for position in np.ndindex(content.shape):
         normal[position] = dims.simplified(content[position])
     return normal
+
+
+def _propagated(node: Node, operator: Operator) -> Known | None:
+    """The content by the operator's own rule or, from known contents, by its expression."""
+    if operator.propagate is not None:
+        return operator.propagate(node)
+    with contextlib.suppress(DataDependentError):
+        return content_of(operator.computations(node)[0]) if operator.compute is not None else None
+    return None
 
 
 # ---------------------------------------------------------------------- ONNX's own inference, node by node

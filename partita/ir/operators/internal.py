@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from partita.ir import dims
@@ -15,33 +17,21 @@ from partita.ir.types import DType, Type
 DOMAIN = "partita"
 
 
-def content(node: Node) -> list[Dim]:
-    """What a Dims node holds, in row-major order."""
-    return list(node.attributes["dims"])
+def chosen(elements: Sequence[Dim], place: Expr) -> Expr:
+    """The size at a place among a few, as a chain of selections."""
+    result = size(elements[-1]) if elements else literal(0, DType.INT64)
+    for n in reversed(range(len(elements) - 1)):
+        result = select(place < n + 1, size(elements[n]), result)
+    return result
 
 
 @computes("Dims", domain=DOMAIN)
 def dims_operator(node: Node) -> Computation:
     """A 0-D or 1-D int64 tensor of symbolic dimensions: attributes `dims` and `rank`."""
-    elements = content(node)
+    elements = node.attributes["dims"]
     if node.attributes["rank"] == 0:
         return compute([], lambda: size(elements[0]))
-
-    def body(i: Expr) -> Expr:
-        result = size(elements[-1]) if elements else literal(0, DType.INT64)
-        for place in reversed(range(len(elements) - 1)):
-            result = select(i < place + 1, size(elements[place]), result)
-        return result
-
-    return compute([len(elements)], body)
-
-
-@propagates("Dims", domain=DOMAIN)
-def known_dims(node: Node) -> Known:
-    elements = content(node)
-    result = np.empty(len(elements), dtype=object)
-    result[:] = elements
-    return result.reshape(node.output.shape)
+    return compute([len(elements)], lambda i: chosen(elements, i))
 
 
 @computes("Copy", domain=DOMAIN)
@@ -83,9 +73,8 @@ def observed_types(node: Node) -> Type:
 
 @propagates("Observe", domain=DOMAIN)
 def observed_symbols(node: Node) -> Known:
-    result = np.empty(len(node.attributes["symbols"]), dtype=object)
-    result[:] = [dims.symbol(name) for name in node.attributes["symbols"]]
-    return result.reshape(node.output.shape)
+    symbols = [dims.symbol(name) for name in node.attributes["symbols"]]
+    return np.array(symbols, dtype=object).reshape(node.output.shape)
 
 
 operator("Observe", DOMAIN).is_view = True

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -15,14 +13,11 @@ from partita.ir.expression import Computation, Expr, call, compute, literal, loa
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_renamed, attribute_to_input, default_was
 from partita.ir.operators.registry import (
-    Known,
     computes,
     ints,
-    known,
     normalized_axes,
     normalized_axis,
     operator,
-    propagates,
     required,
     upgrades,
 )
@@ -116,12 +111,6 @@ for _name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
     operator(_name).is_view = True
 
 
-@propagates("Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity")
-def known_view(node: Node) -> Known | None:
-    content = known(node.operand(0))
-    return None if content is None else content.reshape(node.output.shape)
-
-
 # ---------------------------------------------------------------------- index maps
 
 
@@ -140,12 +129,6 @@ def transpose(node: Node) -> Computation:
     return compute([x.shape[axis] for axis in permutation], body)
 
 
-@propagates("Transpose")
-def known_transpose(node: Node) -> Known | None:
-    content = known(node.operand(0))
-    return None if content is None else np.transpose(content, node.attributes.get("perm"))
-
-
 @computes("Expand")
 def expand(node: Node) -> Computation:
     x = node.operand(0)
@@ -156,12 +139,6 @@ def expand(node: Node) -> Computation:
     skipped = len(shape) - len(x.shape)
     keep = [dims.same(dim, shape[axis + skipped]) for axis, dim in enumerate(x.shape)]
     return compute(shape, lambda *i: load(x, *(i[axis + skipped] if k else 0 for axis, k in enumerate(keep))))
-
-
-@propagates("Expand")
-def known_expand(node: Node) -> Known | None:
-    content = known(node.operand(0))
-    return None if content is None else np.broadcast_to(content, node.output.shape)
 
 
 @computes("Tile")
@@ -225,15 +202,6 @@ def slice_operator(node: Node) -> Computation:
     )
 
 
-@propagates("Slice")
-def known_slice(node: Node) -> Known | None:
-    content = known(node.operand(0))
-    if content is None:
-        return None
-    places = [[start + step * n for n in range(extent)] for start, step, extent in slice_bounds(node)]
-    return content[np.ix_(*places)]
-
-
 @computes("Concat")
 def concat(node: Node) -> Computation:
     values = node.operands
@@ -258,14 +226,6 @@ def concat(node: Node) -> Computation:
         return result
 
     return compute(shape, body)
-
-
-@propagates("Concat")
-def known_concat(node: Node) -> Known | None:
-    contents = [known(value) for value in node.operands]
-    if any(content is None for content in contents):
-        return None
-    return np.concatenate([c for c in contents if c is not None], axis=node.attributes["axis"])
 
 
 @computes("Split")
@@ -309,14 +269,6 @@ def gather(node: Node) -> Computation:
 def wrapped(index: Expr, dim: Dim) -> Expr:
     """An index from data: negative ones count from the end; one outside [-dim, dim) is an error at run time."""
     return call("checked_index", index, size(dim), dtype=DType.INT64)
-
-
-@propagates("Gather")
-def known_gather(node: Node) -> Known | None:
-    content, indices = known(node.operand(0)), known(node.operand(1))
-    if content is None or indices is None:
-        return None
-    return np.asarray(np.take(content, indices.astype(np.int64), axis=node.attributes.get("axis", 0)), dtype=object)
 
 
 @computes("DepthToSpace")
