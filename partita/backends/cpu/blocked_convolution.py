@@ -1,26 +1,26 @@
 """Kernels of convolutions on blocked tensors: direct (any window, stride, group) and on planar input.
 
-Each computes a line of output pixels at a time, for a few blocks of output channels: register tiles fill a small array
-of sums, and one loop over it stores the results with the epilogue. A window that overhangs reads a padded copy of the
-image in scratch memory, so that the tiles have no conditions.
+Each computes some neighbouring output pixels at a time, for a few blocks of output channels: a register tile leaves its
+sums in a small array, which stays in the nearest cache, and a loop over it stores the results with the epilogue. A
+window that overhangs reads a padded copy of the image in scratch memory, so that the tiles have no conditions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from partita.backends.cpu.blocked_operators import block_window
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
+from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Expr, Load, compute, load, replace_indices, walk
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
-STRIP = 64  # pixels, about: what is summed before it is stored
-PRODUCTS = 50  # a nanosecond, on one thread
+STRIP = 14
 COPIES = 4  # elements a nanosecond
 
 
@@ -114,20 +114,6 @@ class BlockedKernel:
         return form, body
 
 
-def tile_function(
-    writer: KernelWriter, pixels: int, panels: int, depth: int, stride: int, rows: int = 1, columns: int = 1
-) -> str:
-    """The name of the register tile of this shape; its function is shared by all kernels of a file."""
-    name = f"tile_{pixels}x{panels}_{depth}_{stride}_{rows}x{columns}"
-    writer.helpers[name] = (
-        f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
-        f"    const float *weights, float *out) {{\n"
-        f"    partita_tile({pixels}, {panels}, {depth}, {stride}, {rows}, {columns},\n"
-        f"                 window, x, weights, out);\n}}\n"
-    )
-    return name
-
-
 def _covered(kernel: Node) -> tuple[int, int]:
     view = block_window(kernel)
     rows, columns = (
@@ -171,15 +157,17 @@ class DirectKernel(BlockedKernel):
         length = self.height * self.width if self.is_flat else self.width
         count = -(-length // (writer.target.sums // self.panels))
         self.pixels = -(-length // count)
-        self.strip = min(length, self.pixels * max(1, STRIP // self.pixels))
         batch, panel = self.result.axes[0], Axis("panel", w.shape[0])
-        line = Axis("line", -(-length // self.strip) if self.is_flat else self.height)
+        line = Axis("line", count if self.is_flat else self.height)
         panel_size = int(dims.product(w.shape[1:]))
-        pixels = self.strip if self.is_flat else length
+        pixels = self.pixels if self.is_flat else length
         scope = writer.open_steps([batch, panel, line], pixels * panel_size / PRODUCTS)
         names = writer.printer.axis_names
         self._write_window(scope, planes, rows, columns)
         scope.write(f"const float *weights = {writer.pointer(w)} + {names[panel]} * {panel_size};")
+        tiles = count if self.is_flat else count * self.height
+        self.ahead = weights_ahead(self._shape(self.pixels), self.block, panel_size, tiles)
+        scope.write(f"const float *next = {self.ahead.start(f'{names[line]} * {tiles // int(line.extent)}')};")
         source = f"{images} + {names[batch]} * {planes * rows * columns * self.lanes}"
         groups = int(kernel.attributes.get("group", 1))
         if groups > 1:
@@ -189,15 +177,12 @@ class DirectKernel(BlockedKernel):
             source += f" + {names[line]} * {self.view.strides[0] * columns * self.lanes}"
         scope.write(f"const float *source = {source};")
         if self.is_flat:
-            scope.write(f"const int64_t start = {names[line]} * {self.strip};")
-            whole = length % self.strip == 0
-            width = str(self.strip) if whole else "width"
-            if not whole:
-                left = f"{length} - start"
-                scope.write(f"const int64_t width = {left} < {self.strip} ? {left} : {self.strip};")
-            self._write_strip(scope, "start", width, length % self.pixels, names[panel], None)
+            scope.write(f"const int64_t start = {names[line]} * {self.pixels};")
+            self._write_tile(scope, length, names[panel], None)
         else:
-            self._write_row(scope, length, names[panel], names[line])
+            scope.write(f"for (int64_t start = 0; start < {length}; start += {self.pixels}) {{")
+            self._write_tile(scope.inner(), length, names[panel], names[line])
+            scope.write("}")
         writer.close_steps()
         return writer.finish()
 
@@ -208,49 +193,42 @@ class DirectKernel(BlockedKernel):
         fields += [self.panels * self.block, self.block]
         scope.write(f"const partita_window window = {{{', '.join(map(str, fields))}}};")
 
-    def _write_row(self, scope: Scope, length: int, panel: str, line: str) -> None:
-        """The tiles and stores of one row of output pixels, a strip at a time."""
-        if self.strip == length:
-            self._write_strip(scope, "0", str(length), length % self.pixels, panel, line)
-            return
-        scope.write(f"for (int64_t start = 0; start < {length}; start += {self.strip}) {{")
-        inner = scope.inner()
-        left = f"{length} - start"
-        inner.write(f"const int64_t width = {left} < {self.strip} ? {left} : {self.strip};")
-        self._write_strip(inner, "start", "width", length % self.pixels, panel, line)
-        scope.write("}")
-
-    def _write_strip(self, scope: Scope, start: str, width: str, rest: int, panel: str, line: str | None) -> None:
-        """Sums `width` pixels from `start`, then stores them. Whole tiles leave `rest` pixels of the last strip."""
-        stride = self.view.strides[1] * self.lanes
-        depth = 1 if self.lanes == 1 else self.block
-        size = self.panels * self.block
-        scope.write(f"float sums[{self.strip * size}] __attribute__((aligned(64)));")
-        scope.write("int64_t done = 0;")
-        arguments = f"(&window, source + ({start} + done) * {stride}, weights, sums + done * {size})"
-        kernel = [int(extent) for extent in self.view.kernel]
-        tile = tile_function(self.writer, self.pixels, self.panels, depth, stride, *kernel)
-        scope.write(f"for (; done + {self.pixels} <= {width}; done += {self.pixels}) {{")
-        ahead = scope.inner()
-        ahead.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")
-        ahead.write(f"    for (int64_t p = {start} + done; p < {start} + done + {self.pixels}; ++p) {{")
-        places = {1: f"({panel} * {self.panels} + v)", 3: "p"} | ({} if line is None else {2: line})
-        self.prefetch(ahead.inner().inner(), places)
-        ahead.write("    }")
-        ahead.write("}")
-        ahead.write(f"{tile}{arguments};")
-        scope.write("}")
+    def _write_tile(self, scope: Scope, length: int, panel: str, line: str | None) -> None:
+        """Sums and stores the pixels from `start` on: a whole tile's, or what is left of the `length` there are."""
+        size, rest = self.panels * self.block, length % self.pixels
+        width = str(self.pixels)
         if rest:
-            tile = tile_function(self.writer, rest, self.panels, depth, stride, *kernel)
-            scope.write(f"if (done < {width})")
-            scope.write(f"    {tile}{arguments};")
+            width = "width"
+            scope.write(f"const int64_t width = start + {self.pixels} <= {length} ? {self.pixels} : {rest};")
+        places = {1: f"({panel} * {self.panels} + v)", 3: "(start + p)"} | ({} if line is None else {2: line})
+        scope.write(f"float sums[{self.pixels * size}] __attribute__((aligned(64)));")
+        self._write_pixels(scope, width, lambda cell: self.prefetch(cell, places))
+        if rest:
+            scope.write(f"if (width == {rest})")
+            scope.write(f"    {self._tile(rest)};")
+            scope.write("else")
+        scope.write(f"{'    ' if rest else ''}{self._tile(self.pixels)};")
+
+        def store(cell: Scope) -> None:
+            cell.write(f"const float *cell = sums + (p * {self.panels} + v) * {self.block};")
+            self.store(cell, places, "cell")
+
+        self._write_pixels(scope, width, store)
+
+    def _tile(self, pixels: int) -> str:
+        """The call of the register tile that sums so many pixels."""
+        name = tile_function(self.writer, self._shape(pixels), self.ahead)
+        return f"{name}(&window, source + start * {self.view.strides[1] * self.lanes}, weights, next, sums)"
+
+    def _shape(self, pixels: int) -> Tile:
+        depth = 1 if self.lanes == 1 else self.block
+        rows, columns = map(int, self.view.kernel)
+        return Tile(pixels, self.panels, depth, self.view.strides[1] * self.lanes, rows, columns)
+
+    def _write_pixels(self, scope: Scope, width: str, write: Callable[[Scope], None]) -> None:
+        """A loop over the tile's blocks of channels `v` and pixels `p`."""
         scope.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")
         scope.write(f"    for (int64_t p = 0; p < {width}; ++p) {{")
-        cell = scope.inner().inner()
-        cell.write(f"const float *cell = sums + (p * {self.panels} + v) * {self.block};")
-        places = {1: f"({panel} * {self.panels} + v)", 3: "p" if start == "0" else f"({start} + p)"}
-        if line is not None:
-            places[2] = line
-        self.store(cell, places, "cell")
+        write(scope.inner().inner())
         scope.write("    }")
         scope.write("}")

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
-from partita.backends.cpu.blocked_convolution import COPIES, PRODUCTS, STRIP, tile_function
+from partita.backends.cpu.blocked_convolution import COPIES
 from partita.backends.cpu.blocked_operators import block_count, is_packed_product
 from partita.backends.cpu.expressions import Scope, linear_position, stored
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
+from partita.backends.cpu.tiles import MANY_TILES, PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis, Index, Literal, Load, affine, compute, replace_indices
 from partita.ir.graph import Node, Value
@@ -73,35 +75,54 @@ class ProductKernel:
     def write(self) -> Kernel:
         writer, size = self.writer, self.writer.size
         pixels = self._tile_rows()
-        strip = pixels * max(1, STRIP // pixels)
-        if dims.is_static(self.rows):
-            strip = min(strip, -(-int(self.rows) // pixels) * pixels)
         width = self.width
-        panel = Axis("panel", block_count(self.columns, width))
-        strips = Axis("strip", dims.ceil_div(self.rows, strip))
-        scope = writer.open_steps([*self.batch, panel, strips], strip * width * self.depth / PRODUCTS)
+        panel, tile = Axis("panel", block_count(self.columns, width)), Axis("tile", dims.ceil_div(self.rows, pixels))
+        scope = writer.open_steps([*self.batch, panel, tile], pixels * width * self.depth / PRODUCTS)
         names = writer.printer.axis_names
         step = math.gcd(self.depth, self.block)
-        scope.write(f"const int64_t first = {names[strips]} * {strip};")
+        scope.write(f"const int64_t first = {names[tile]} * {pixels};")
         scope.write(f"const int64_t left = {size(self.rows)} - first;")
-        scope.write(f"const int64_t rows = left < {strip} ? left : {strip};")
+        scope.write(f"const int64_t rows = left < {pixels} ? left : {pixels};")
         scope.write(f"const float *source = {self.left()} + first * {self.depth};")
         scope.write(f"const float *weights = {self.right()} + {names[panel]} * {self.depth * width};")
         scope.write(f"const partita_window window = {{{self.depth // step}, {step}, 0, 0, {width}, {self.block}}};")
-        scope.write(f"float sums[{strip * width}] __attribute__((aligned(64)));")
-        scope.write("int64_t done = 0;")
-        for rows in self._tile_sizes(pixels):
-            tile = tile_function(writer, rows, self.panels, step, self.depth)
-            is_whole = rows == pixels
-            test = f"done + {rows} <= rows"
-            scope.write(f"for (; {test}; done += {rows})" if is_whole else f"if ({test}) {{")
-            scope.write(f"    {tile}(&window, source + done * {self.depth}, weights, sums + done * {width});")
-            if not is_whole:
-                scope.write(f"    done += {rows};")
-                scope.write("}")
+        scope.write(f"float sums[{pixels * width}] __attribute__((aligned(64)));")
+        self._write_sums(scope, pixels, step, tile.extent, names[tile])
         self._write_store(scope, names[panel])
         writer.close_steps()
         return writer.finish()
+
+    def _write_sums(self, scope: Scope, pixels: int, step: int, tiles: dims.Dim, number: str) -> None:
+        """Calls the register tiles that sum `rows` rows: one, or several of sizes that together make any number."""
+        tile = Tile(pixels, self.panels, step, self.depth)
+        known = int(tiles) if dims.is_static(tiles) else MANY_TILES
+        ahead = weights_ahead(tile, self.block, self.depth * self.width, known)
+        scope.write(f"const float *next = {ahead.start(number)};")
+
+        def call(rows: int, done: str = "") -> str:
+            function = tile_function(self.writer, replace(tile, pixels=rows), ahead)
+            source, sums = (f" + {done} * {self.depth}", f" + {done} * {self.width}") if done else ("", "")
+            return f"{function}(&window, source{source}, weights, next, sums{sums});"
+
+        scope.write(f"if (rows == {pixels})")
+        scope.write(f"    {call(pixels)}")
+        if dims.is_static(self.rows):
+            rest = int(self.rows) % pixels
+            if rest:
+                scope.write("else")
+                scope.write(f"    {call(rest)}")
+            return
+        scope.write("else")
+        inner = scope.inner()
+        inner.write("for (int64_t done = 0; done < rows;) {")
+        for power in (16, 8, 4, 2, 1):
+            if power < pixels:
+                part = inner.inner()
+                part.write(f"if (rows & {power}) {{")
+                part.write(f"    {call(power, 'done')}")
+                part.write(f"    done += {power};")
+                part.write("}")
+        inner.write("}")
 
     def _tile_rows(self) -> int:
         """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
@@ -111,16 +132,8 @@ class ProductKernel:
         rows = max(int(self.rows), 1)
         return -(-rows // -(-rows // most))
 
-    def _tile_sizes(self, pixels: int) -> list[int]:
-        """The tiles that together make any number of rows that occurs: whole ones, then the rest."""
-        if dims.is_static(self.rows):
-            rest = int(self.rows) % pixels
-            return [pixels, rest] if rest else [pixels]
-        powers = [16, 8, 4, 2, 1]
-        return [pixels, *(power for power in powers if power < pixels)]
-
     def _write_store(self, scope: Scope, panel: str) -> None:
-        """Stores the strip, row by row."""
+        """Stores the tile, row by row."""
         writer, printer, width = self.writer, self.writer.printer, self.width
         form, body = store_form(self.result.axes, self.value.shape), self.result.body
         nest = LoopNest(self.result.axes[len(self.batch) : -1], [body], [form])

@@ -9,12 +9,14 @@ through all three steps together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.blocked_convolution import PRODUCTS, BlockedKernel, tile_function
+from partita.backends.cpu.blocked_convolution import BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
+from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
@@ -171,13 +173,16 @@ class WinogradKernel(BlockedKernel):
         inner.write(f"float *target = products + plane * {self.output_plane} + panel * {panels * group * block};")
         largest = max(counts)
         pixels = -(-largest // -(-largest // (self.writer.target.sums // panels)))
-        arguments = f"(&window, source + done * {block}, weights, target + done * {block})"
+        tile = Tile(pixels, panels, block, block)
+        ahead = weights_ahead(tile, block, size, -(-largest // pixels))
+        next_weights = ahead.start(f"(done / {pixels})")
+        arguments = f"(&window, source + done * {block}, weights, {next_weights}, target + done * {block})"
         inner.write("int64_t done = 0;")
         inner.write(f"for (; done + {pixels} <= tiles; done += {pixels})")
-        inner.write(f"    {tile_function(self.writer, pixels, panels, block, block)}{arguments};")
+        inner.write(f"    {tile_function(self.writer, tile, ahead)}{arguments};")
         for rest in sorted({count % pixels for count in counts} - {0}):
             inner.write(f"if (tiles - done == {rest})")
-            inner.write(f"    {tile_function(self.writer, rest, panels, block, block)}{arguments};")
+            inner.write(f"    {tile_function(self.writer, replace(tile, pixels=rest), ahead)}{arguments};")
         scope.write("}")
 
     def _write_output(self, scope: Scope) -> None:

@@ -23,6 +23,9 @@ static inline partita_lanes partita_larger(partita_lanes a, partita_lanes b) {
 /* Products that are summed before they join the total: the error of a long sum grows with its steps. */
 #define PARTITA_CHUNK 256
 
+/* The most sums of a tile. An array of constant size is what compilers keep in registers through all that a loop does. */
+#define PARTITA_SUMS 32
+
 /* What a tile reads and where it writes. Strides are in elements. */
 typedef struct partita_window {
     int64_t blocks;        /* of input channels */
@@ -35,17 +38,20 @@ typedef struct partita_window {
 
 /* out[p * pixel_step + v * panel_step + o] = sum of x[window of pixel p] * weights[..][v][o]. Constants after inlining:
  * `pixels`; `panels`; `depth`, the input channels of each block; `stride`, elements between the windows of neighbouring
- * pixels; the window's `rows` and `columns`. Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. */
+ * pixels; the window's `rows` and `columns`; `lines`, how many cache lines from `next` on are asked for in each step of
+ * the sum: weights that a tile is the first to read would arrive too late otherwise.
+ * Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. */
 static inline __attribute__((always_inline)) void partita_tile(const int pixels, const int panels, const int depth,
                                                                const int stride, const int rows, const int columns,
-                                                               const partita_window *window, const float *x,
-                                                               const float *weights, float *out) {
+                                                               const int lines, const partita_window *window,
+                                                               const float *x, const float *weights,
+                                                               const float *next, float *out) {
     const int64_t products = rows * columns * depth;
     const int64_t chunk = products < PARTITA_CHUNK ? PARTITA_CHUNK / products : 1;
     const partita_lanes *w = (const partita_lanes *)weights;
     for (int64_t first = 0; first < window->blocks; first += chunk) {
         const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
-        partita_lanes sums[pixels * panels];
+        partita_lanes sums[PARTITA_SUMS];
 #pragma GCC unroll 32
         for (int s = 0; s < pixels * panels; ++s)
             sums[s] = (partita_lanes){0};
@@ -55,7 +61,13 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
 #pragma GCC unroll 1
                 for (int column = 0; column < columns; ++column, a += window->column_stride) {
                     const float *source = a;
+                    /* Hides that neighbouring windows overlap: compilers would keep what they share in registers, which
+                     * the sums need. */
+                    __asm__("" : "+r"(source));
                     for (int k = 0; k < depth; k += 4) {
+#pragma GCC unroll 16
+                        for (int line = 0; line < lines; ++line, next += 16)
+                            __builtin_prefetch(next, 0, 2);
 #pragma GCC unroll 4
                         for (int u = 0; u < (depth < 4 ? depth : 4); ++u) {
 #pragma GCC unroll 32

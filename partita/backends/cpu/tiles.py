@@ -1,0 +1,68 @@
+"""Register tiles: what products and convolutions are made of, in C and in the choice of what they ask for ahead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from partita.backends.cpu.kernel import KernelWriter
+
+PRODUCTS = 50  # a nanosecond, on one thread
+LINE = 16  # elements of a cache line
+AHEAD = 64 * LINE  # elements between a weight and the one that is asked for meanwhile
+FEW_TILES, MANY_TILES = 4, 20  # that read the same weights
+CACHED_PANEL = 100_000  # weights that stay in a cache until the next tile reads them
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The constants of a register tile: `pixels` neighbours of `panels` blocks of output channels, `depth` channels of
+    a block of the input, `stride` elements between the windows of neighbours, and the window's rows and columns."""
+
+    pixels: int
+    panels: int
+    depth: int
+    stride: int
+    rows: int = 1
+    columns: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What a tile asks for before it is used: `lines` of the cache in each step of its sums, from `first` elements
+    after the start of its weights on, and `share` elements further for each tile of the panel before it."""
+
+    lines: int = 0
+    first: int = 0
+    share: int = 0
+
+    def start(self, tile: str) -> str:
+        """The C text of what the tile of this number asks for first."""
+        return (
+            "weights" + (f" + {self.first}" if self.first else "") + (f" + {tile} * {self.share}" if self.share else "")
+        )
+
+
+def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
+    """What the `tiles` that read the same panel of `panel` weights ask for. Weights come from far, since all of a model
+    are read before one is read again. Where tiles are few, or the panel is too large for the cache, each asks for what
+    it will read itself; else for a share of the next panel; where they are many, the first one waits."""
+    step = min(tile.depth, 4) * tile.panels * block
+    if tiles <= FEW_TILES or panel > CACHED_PANEL:
+        return Ahead(-(-step // LINE), AHEAD)
+    if tiles > MANY_TILES:
+        return Ahead()
+    lines = -(-step // (LINE * tiles))
+    return Ahead(lines, panel, panel * lines * LINE // step)
+
+
+def tile_function(writer: KernelWriter, tile: Tile, ahead: Ahead) -> str:
+    """The name of a register tile; its function is shared by all kernels of a file."""
+    constants = [tile.pixels, tile.panels, tile.depth, tile.stride, tile.rows, tile.columns, ahead.lines]
+    name = f"tile_{tile.pixels}x{tile.panels}_{tile.depth}_{tile.stride}_{tile.rows}x{tile.columns}_{ahead.lines}"
+    writer.helpers[name] = (
+        f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
+        f"    const float *weights, const float *next, float *out) {{\n"
+        f"    partita_tile({', '.join(map(str, constants))},\n"
+        f"                 window, x, weights, next, out);\n}}\n"
+    )
+    return name
