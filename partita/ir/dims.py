@@ -53,6 +53,11 @@ def simplified(dim: Dim) -> Dim:
     return int(expanded) if expanded.is_Integer else expanded
 
 
+def is_one(dim: Dim) -> bool:
+    """Whether an axis is known to be of size 1, along which broadcasting repeats."""
+    return isinstance(dim, int) and dim == 1
+
+
 def same(first: Dim, second: Dim) -> bool:
     """Whether both are equal for every value of the symbols."""
     if isinstance(first, int) and isinstance(second, int):

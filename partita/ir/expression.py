@@ -7,12 +7,11 @@ it once. Indices, sizes and loads are compared by content, everything else by id
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from partita.ir.dims import Dim, is_static
+from partita.ir.dims import Dim
 from partita.ir.graph import Value
 from partita.ir.types import DType
 
@@ -124,7 +123,7 @@ class Load(Expr):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Call(Expr):
-    """A scalar function of `arguments`; the names are those of `partita.ir.scalar`."""
+    """A scalar function of `arguments`; `partita.ir.interpret` knows them all."""
 
     function: str
     arguments: tuple[Expr, ...]
@@ -175,11 +174,6 @@ def literal(value: Operand, dtype: DType) -> Expr:
     return value if isinstance(value, Expr) else Literal(value, dtype)
 
 
-def size(dim: Dim) -> Expr:
-    """A dimension as an int64 scalar."""
-    return Literal(int(dim), DType.INT64) if is_static(dim) else Size(dim)
-
-
 def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr:
     """Applies a scalar function; numbers take the type of the first expression among the arguments."""
     types: list[DType] = [a.dtype for a in arguments if isinstance(a, Expr)]
@@ -191,47 +185,6 @@ def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr
     if dtype is None:
         dtype = DType.BOOL if function in PREDICATES else peer
     return Call(function, expressions, dtype)
-
-
-def select(condition: Expr, if_true: Operand, if_false: Operand) -> Expr:
-    """`if_true` where `condition` holds, else `if_false`; the branch not taken is not evaluated."""
-    peer = if_true if isinstance(if_true, Expr) else if_false
-    assert isinstance(peer, Expr)
-    return Call("select", (condition, literal(if_true, peer.dtype), literal(if_false, peer.dtype)), peer.dtype)
-
-
-def cast(expression: Expr, dtype: DType) -> Expr:
-    return expression if expression.dtype is dtype else Cast(expression, dtype)
-
-
-def wide(x: Expr) -> Expr:
-    """A term as it is summed: what is narrower than float32 is rounded once, when the sum is complete."""
-    return cast(x, DType.FLOAT32) if x.dtype.is_float and x.dtype is not DType.FLOAT64 else x
-
-
-def load(value: Value, *indices: Expr | int) -> Expr:
-    return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
-
-
-def only(value: Value) -> Expr:
-    """The element of a tensor that has one."""
-    return load(value, *[0] * len(value.shape))
-
-
-def reduce(combine: str, axes: Sequence[Axis], body: Expr, initial: Operand) -> Expr:
-    return Reduce(combine, tuple(axes), body, literal(initial, body.dtype), body.dtype)
-
-
-def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
-    """The tensor of `shape` whose element at indices (i, j, ...) is `body(i, j, ...)`."""
-    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
-    return Computation(axes, body(*(Index(axis) for axis in axes)))
-
-
-def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr], initial: Operand) -> Expr:
-    """`body(k0, k1, ...)` combined over the given extents."""
-    axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))
-    return reduce(combine, axes, body(*(Index(axis) for axis in axes)), initial)
 
 
 def _fold_index(function: str, arguments: tuple[Expr, ...]) -> Expr | None:
@@ -340,24 +293,6 @@ def substitute(expression: Expr, computations: Mapping[Value, Computation]) -> E
 
 def loads(expression: Expr) -> list[Load]:
     return [e for e in walk(expression) if isinstance(e, Load)]
-
-
-def has_reduction(expression: Expr) -> bool:
-    return any(isinstance(e, Reduce) for e in walk(expression))
-
-
-def lowest(dtype: DType) -> float | int:
-    """The value below all others: what a maximum starts from."""
-    if dtype.is_float:
-        return -math.inf
-    return -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
-
-
-def highest(dtype: DType) -> float | int:
-    """The value above all others: what a minimum starts from."""
-    if dtype.is_float:
-        return math.inf
-    return (1 << (dtype.bits - 1)) - 1 if dtype.is_signed else (1 << dtype.bits) - 1
 
 
 def affine(expression: Expr) -> Any:

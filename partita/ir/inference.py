@@ -17,7 +17,8 @@ from partita.errors import ModelError, PartitaError, ShapeError, UnsupportedOper
 from partita.ir import dims
 from partita.ir.folding import folded
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.registry import DataDependentError, Known, Operator, definition, known
+from partita.ir.operators.contents import DataDependentError, Known, known
+from partita.ir.operators.registry import Operator, definition
 from partita.ir.operators.shape import content as content_of
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
 from partita.ir.types import (

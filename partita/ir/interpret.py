@@ -10,19 +10,7 @@ from typing import Any
 import numpy as np
 
 from partita.ir import dims
-from partita.ir.expression import (
-    Axis,
-    Call,
-    Cast,
-    Computation,
-    Expr,
-    Index,
-    Literal,
-    Load,
-    Reduce,
-    Size,
-    walk,
-)
+from partita.ir.expression import Axis, Call, Cast, Computation, Expr, Index, Literal, Load, Reduce, Size, walk
 from partita.ir.graph import Value
 
 Array = np.ndarray[Any, Any]

@@ -25,9 +25,9 @@ import numpy as np
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.contents import DataDependentError, ints, known
 from partita.ir.operators.control_flow import bodies
 from partita.ir.operators.movement import slice_bounds
-from partita.ir.operators.registry import DataDependentError, ints, known
 from partita.ir.types import DType, TensorType, UndeterminedTypeError
 
 Rule = Callable[[Builder, Node], Value | None]

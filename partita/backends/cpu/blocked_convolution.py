@@ -16,7 +16,8 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir import dims
-from partita.ir.expression import Axis, Computation, Expr, Load, compute, load, replace_indices, walk
+from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices, walk
+from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 

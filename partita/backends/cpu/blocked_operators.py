@@ -12,7 +12,8 @@ from dataclasses import fields, replace
 
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, compute, load, reduction, select
+from partita.ir.expression import Computation, Expr
+from partita.ir.formula import compute, load, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import Window, inside, sources, window
 from partita.ir.operators.registry import computes

@@ -8,7 +8,8 @@ from __future__ import annotations
 from partita.backends.cpu.blocked_convolution import BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
-from partita.ir.expression import Computation, Expr, Load, cast, compute
+from partita.ir.expression import Computation, Expr, Load
+from partita.ir.formula import cast, compute
 from partita.ir.operators.pooling import averaged_count
 from partita.ir.types import DType
 

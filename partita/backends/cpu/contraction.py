@@ -17,18 +17,8 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Axis,
-    Computation,
-    Expr,
-    Index,
-    Literal,
-    Load,
-    affine,
-    compute,
-    load,
-    replace_indices,
-)
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Load, affine, replace_indices
+from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import Window, window
 from partita.ir.operators.elementwise import element

@@ -16,7 +16,8 @@ from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
 from partita.backends.cpu.tiles import MANY_TILES, PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir import dims
-from partita.ir.expression import Axis, Index, Literal, Load, affine, compute, replace_indices
+from partita.ir.expression import Axis, Index, Literal, Load, affine, replace_indices
+from partita.ir.formula import compute
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 

@@ -8,7 +8,7 @@ from partita.backends.source import RegionSource, c_format, c_string, comment
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import normalized_axis
+from partita.ir.operators.contents import axis_of
 from partita.ir.operators.sequences import element_of, is_list, joined_axis
 from partita.ir.types import TensorType
 
@@ -130,7 +130,7 @@ class Sequences:
     def _split(self, node: Node) -> list[str]:
         x, split = node.operand(0), node.input(1)
         kind = x.tensor
-        axis = normalized_axis(node, node.attributes.get("axis", 0), kind.rank)
+        axis = axis_of(node, kind.rank)
         parts = "NULL, 0, 0"
         if split is not None:
             count = self.source.size(split.shape[0]) if split.shape else "-1"

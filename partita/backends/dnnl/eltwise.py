@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import known
+from partita.ir.operators.contents import known
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, call, cast, literal, load, select, size
+from partita.ir.expression import Axis, Expr, Index, call, literal
+from partita.ir.formula import cast, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import infers, performs
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary

@@ -8,25 +8,11 @@ from dataclasses import dataclass
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Axis,
-    Computation,
-    Expr,
-    Index,
-    Reduce,
-    call,
-    cast,
-    compute,
-    literal,
-    load,
-    reduce,
-    reduction,
-    select,
-    size,
-    wide,
-)
+from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
+from partita.ir.operators.movement import all_within
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
@@ -70,7 +56,7 @@ def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> 
 def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
     """Broadcast indices of an operand with fewer or unit leading dimensions."""
     tail = indices[len(indices) - len(shape) :]
-    return [0 if dims.is_static(dim) and dim == 1 else index for index, dim in zip(tail, shape, strict=True)]
+    return [0 if dims.is_one(dim) else index for index, dim in zip(tail, shape, strict=True)]
 
 
 @computes("Gemm")
@@ -163,15 +149,24 @@ def sources(view: Window, out: Sequence[Expr], inner: Sequence[Expr]) -> list[Ex
 
 def inside(view: Window, places: Sequence[Expr], spatial: Sequence[Dim]) -> Expr | None:
     """Whether input positions lie in the input; None where all do."""
-    condition: Expr | None = None
-    for n, place in enumerate(places):
+    touched = []
+    for n, (place, dim) in enumerate(zip(places, spatial, strict=True)):
         if dims.all_static([view.begin[n], view.end[n]]) and view.begin[n] == view.end[n] == 0:
-            overhang = (view.output[n] - 1) * view.strides[n] + view.dilations[n] * (view.kernel[n] - 1) - spatial[n]
+            overhang = (view.output[n] - 1) * view.strides[n] + view.dilations[n] * (view.kernel[n] - 1) - dim
             if overhang < 0 if dims.is_static(overhang) else not view.may_overhang:
                 continue
-        within = (place >= 0) & (place < size(spatial[n]))
-        condition = within if condition is None else condition & within
-    return condition
+        touched.append((place, dim))
+    return all_within(touched)
+
+
+def seen(
+    view: Window, spatial: Sequence[Dim], out: Sequence[Expr], inner: Sequence[Expr], element: Element, outside: Operand
+) -> Expr:
+    """What a place of the window sees at an output position: `element` at its position in the input, or `outside`."""
+    places = sources(view, out, inner)
+    condition = inside(view, places, spatial)
+    value = element(*places)
+    return value if condition is None else select(condition, value, outside)
 
 
 @computes("Conv")
@@ -201,11 +196,9 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *inner: Expr) -> Expr:
-            places = sources(view, out, inner)
-            condition = inside(view, places, spatial)
             channel = c if group == 1 else (o // (outputs // group)) * per_group + c
-            value = left(n, channel, *places)
-            return wide(value if condition is None else select(condition, value, 0)) * wide(right(o, c, *inner))
+            value = seen(view, spatial, out, inner, lambda *place: left(n, channel, *place), 0)
+            return wide(value) * wide(right(o, c, *inner))
 
         return cast(reduction("sum", [per_group, *view.kernel], term, 0), left(*[0] * len(x.shape)).dtype)
 

@@ -9,8 +9,9 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.contents import known, normalized_axis
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.registry import infers, known, normalized_axis
+from partita.ir.operators.registry import infers
 from partita.ir.operators.sequences import has_lists, joined_sequences
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
 

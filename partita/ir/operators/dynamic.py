@@ -10,20 +10,19 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, Literal, cast, compute, load, only, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal
+from partita.ir.formula import cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import (
+    axis_of,
+    known,
+    normalized_axes,
+    required_ints,
+)
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import PLACES
 from partita.ir.operators.reduction import REDUCTIONS
-from partita.ir.operators.registry import (
-    computes,
-    ints,
-    known,
-    normalized_axes,
-    normalized_axis,
-    required,
-    sized_by_data,
-)
+from partita.ir.operators.registry import computes, sized_by_data
 from partita.ir.types import DType
 
 INT64 = DType.INT64
@@ -197,7 +196,7 @@ def _steps(build: Builder, span: Value, step: Value) -> Value:
 @computes("Range", domain=DOMAIN)
 def sized_range(node: Node) -> Computation:
     start, delta = load(node.operand(0)), load(node.operand(1))
-    return compute(ints(required(node, 2)), lambda i: start + cast(i, start.dtype) * delta)
+    return compute(required_ints(node, 2), lambda i: start + cast(i, start.dtype) * delta)
 
 
 # ---------------------------------------------------------------------- windows of a tensor
@@ -229,7 +228,7 @@ def strided_window(node: Node) -> Computation:
     """Elements `start + index * step`, for sizes that are known."""
     x, start, step = node.operand(0), node.operand(1), node.operand(2)
     return compute(
-        ints(required(node, 3)),
+        required_ints(node, 3),
         lambda *i: load(x, *(_number(start, n) + index * _number(step, n) for n, index in enumerate(i))),
     )
 
@@ -244,7 +243,7 @@ def _number(value: Value, place: int) -> Expr:
 @sized_by_data("Split", operands=[1])
 def split(build: Builder, node: Node) -> Sequence[Value]:
     x, parts = node.operand(0), wide(build, node.operand(1))
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
     length = build("Gather", shape_vector(build, x), build.constant(axis, INT64))
     fits = build("Equal", build("ReduceSum", parts, keepdims=0), length)
     if parts.shape != (0,):
@@ -284,7 +283,7 @@ def shifted_window(node: Node) -> Computation:
             result = select((index >= 0) & (index < size(dim)), result, value)
         return result
 
-    return compute(ints(required(node, 2)), body)
+    return compute(required_ints(node, 2), body)
 
 
 by_observed_sizes("CenterCropPad", operands=[1])
@@ -295,7 +294,7 @@ def center_crop_pad(node: Node) -> Computation:
     """The middle of what is too long; zeros around what is too short. The larger half lies behind."""
     x = node.operand(0)
     axes = normalized_axes(node, node.attributes.get("axes", range(len(x.shape))), len(x.shape))
-    wanted = dict(zip(axes, ints(required(node, 1)), strict=True))
+    wanted = dict(zip(axes, required_ints(node, 1), strict=True))
     shape = [wanted.get(n, dim) for n, dim in enumerate(x.shape)]
     cut = [dims.floor_div(dims.maximum(dim - new, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
     added = [dims.floor_div(dims.maximum(new - dim, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
@@ -333,8 +332,8 @@ def reduce_operator(build: Builder, node: Node) -> Value:
 @computes("Reduce", domain=DOMAIN)
 def split_reduction(node: Node) -> Computation:
     x = node.operand(0)
-    inner = [Axis(f"k{n}", dim) for n, dim in enumerate(ints(required(node, 1)))]
-    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(ints(required(node, 2)))]
+    inner = [Axis(f"k{n}", dim) for n, dim in enumerate(required_ints(node, 1))]
+    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(required_ints(node, 2))]
     place = [Index(o) + Index(k) for o, k in zip(outer, inner, strict=True)]
     kind = REDUCTIONS[node.attributes["operator"]]
     return Computation(tuple(outer), kind.apply(load(x, *place), inner))

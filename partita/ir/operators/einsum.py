@@ -7,7 +7,8 @@ import string
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, cast, load, reduce, wide
+from partita.ir.expression import Axis, Computation, Expr, Index
+from partita.ir.formula import broadcast_load, cast, reduce, wide
 from partita.ir.graph import Node
 from partita.ir.operators.registry import computes
 
@@ -49,8 +50,7 @@ def einsum(node: Node) -> Computation:
     axes = {letter: Axis(f"i{n}", dim) for n, (letter, dim) in enumerate(sizes.items())}
     product: Expr | None = None
     for value, letters in zip(node.operands, names, strict=True):
-        unit = [dims.is_static(dim) and dim == 1 for dim in value.shape]
-        element = load(value, *(0 if u else Index(axes[c]) for c, u in zip(letters, unit, strict=True)))
+        element = broadcast_load(value, [Index(axes[letter]) for letter in letters])
         product = wide(element) if product is None else product * wide(element)
     assert product is not None
     summed = [axis for letter, axis in axes.items() if letter not in right]

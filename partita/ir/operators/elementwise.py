@@ -9,8 +9,9 @@ from collections.abc import Callable
 from onnx import TensorProto
 
 from partita.ir.builder import Builder
-from partita.ir.dims import broadcast_shapes, is_static
-from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call, cast, load, only, select
+from partita.ir.dims import broadcast_shapes
+from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
+from partita.ir.formula import broadcast_load, cast, only, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import broadcast_by_axis, default_was, with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
@@ -19,12 +20,8 @@ from partita.ir.types import DType
 
 
 def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
-    """The element of `value` that broadcasts to `axes`: axes of size 1 are read at 0."""
-    aligned = axes[len(axes) - len(value.shape) :]
-    return load(
-        value,
-        *(0 if is_static(dim) and dim == 1 else Index(a) for dim, a in zip(value.shape, aligned, strict=True)),
-    )
+    """The element of `value` that broadcasts to `axes`."""
+    return broadcast_load(value, [Index(axis) for axis in axes])
 
 
 def broadcast(node: Node, scalar: Callable[..., Expr], operands: tuple[Value, ...] | None = None) -> Computation:

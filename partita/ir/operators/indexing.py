@@ -7,21 +7,14 @@ from collections.abc import Callable
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call, cast, compute, literal, load, only, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, call, literal
+from partita.ir.formula import cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of, normalized_axis, required, required_ints
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attribute_to_input
-from partita.ir.operators.registry import (
-    computes,
-    infers,
-    ints,
-    normalized_axis,
-    performs,
-    required,
-    sized_by_data,
-    upgrades,
-)
+from partita.ir.operators.registry import computes, infers, performs, sized_by_data, upgrades
 from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
@@ -31,7 +24,7 @@ from partita.ir.types import DType, TensorType, Type
 @computes("GatherElements")
 def gather_elements(node: Node) -> Computation:
     x, indices = node.operand(0), node.operand(1)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
 
     def body(*i: Expr) -> Expr:
         place = wrapped(load(indices, *i), x.shape[axis])
@@ -117,7 +110,7 @@ def compress(build: Builder, node: Node) -> Value:
 def one_hot(node: Node) -> Computation:
     """Places outside [-depth, depth) are off everywhere."""
     indices, values = node.operand(0), node.operand(2)
-    extent = ints(required(node, 1))[0]
+    extent = required_ints(node, 1)[0]
     axis = normalized_axis(node, node.attributes.get("axis", -1), len(indices.shape) + 1)
 
     def body(*i: Expr) -> Expr:
@@ -179,7 +172,7 @@ def _scatter(node: Node, axes: tuple[Axis, ...], place: list[Expr]) -> Procedure
 @performs("ScatterElements")
 def scatter_elements(node: Node) -> Procedure:
     x, indices = node.operand(0), node.operand(1)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
     axes = axes_of(indices.shape)
     place: list[Expr] = [Index(a) for a in axes]
     place[axis] = wrapped(cast(load(indices, *map(Index, axes)), DType.INT64), x.shape[axis])
@@ -200,7 +193,7 @@ def scatter_nd(node: Node) -> Procedure:
 def tensor_scatter(node: Node) -> Computation:
     """A cache with an update written at a place of its own for each sample, or around its end (`circular`)."""
     cache, update, places = node.operand(0), node.operand(1), node.input(2)
-    axis = normalized_axis(node, node.attributes.get("axis", -2), len(cache.shape))
+    axis = axis_of(node, len(cache.shape), -2)
 
     def body(*i: Expr) -> Expr:
         offset = i[axis] - (load(places, i[0]) if places is not None else 0)

@@ -9,9 +9,11 @@ import numpy as np
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, compute, literal, load, select, size
+from partita.ir.expression import Computation, Expr, literal
+from partita.ir.formula import compute, load, select, size
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.registry import Known, computes, infers, operator, propagates
+from partita.ir.operators.contents import Known
+from partita.ir.operators.registry import computes, infers, operator, propagates
 from partita.ir.types import DType, Type
 
 DOMAIN = "partita"

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, call, compute, literal, load, only, select, size
+from partita.ir.expression import Computation, Expr, call, literal
+from partita.ir.formula import compute, load, only, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attribute_renamed, attribute_to_input, default_was
-from partita.ir.operators.registry import (
-    computes,
-    ints,
-    normalized_axes,
-    normalized_axis,
-    operator,
-    required,
-    upgrades,
-)
+from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 # ---------------------------------------------------------------------- views: the same elements in the same order
+
+
+def all_within(places: Iterable[tuple[Expr, Dim]]) -> Expr | None:
+    """Whether every place lies on its axis, of a size each; None where there is no place."""
+    conditions = [(place >= 0) & (place < size(dim)) for place, dim in places]
+    return functools.reduce(lambda a, b: a & b, conditions) if conditions else None
 
 
 def linear_index(indices: Sequence[Expr], shape: Sequence[Dim]) -> Expr:
@@ -51,7 +52,7 @@ def reshaped(value: Value, shape: Sequence[Dim]) -> Computation:
 def reshaped_shape(node: Node) -> tuple[Dim, ...]:
     """The output shape of Reshape: 0 keeps a dimension (without `allowzero`), one -1 takes what is left."""
     source = node.operand(0).shape
-    target = list(ints(required(node, 1)))
+    target = list(required_ints(node, 1))
     if not node.attributes.get("allowzero", 0):
         for axis, dim in enumerate(target):
             if dims.is_static(dim) and dim == 0:
@@ -91,7 +92,7 @@ def squeeze(node: Node) -> Computation:
     if node.input(1) is None:
         axes = tuple(axis for axis, dim in enumerate(shape) if dims.is_static(dim) and dim == 1)
     else:
-        axes = normalized_axes(node, ints(required(node, 1)), len(shape))
+        axes = normalized_axes(node, required_ints(node, 1), len(shape))
     wrong = [axis for axis in axes if dims.is_static(shape[axis]) and shape[axis] != 1]
     if wrong:
         raise ShapeError(f"{node.describe()}: axes {wrong} cannot be squeezed, as their size is not 1")
@@ -101,7 +102,7 @@ def squeeze(node: Node) -> Computation:
 @computes("Unsqueeze")
 def unsqueeze(node: Node) -> Computation:
     shape = node.operand(0).shape
-    given = ints(required(node, 1))
+    given = required_ints(node, 1)
     axes = normalized_axes(node, given, len(shape) + len(given))
     rest = iter(shape)
     return reshaped(node.operand(0), [1 if n in axes else next(rest) for n in range(len(shape) + len(axes))])
@@ -133,7 +134,7 @@ def transpose(node: Node) -> Computation:
 def expand(node: Node) -> Computation:
     x = node.operand(0)
     try:
-        shape = dims.broadcast_shapes(x.shape, ints(required(node, 1)))
+        shape = dims.broadcast_shapes(x.shape, required_ints(node, 1))
     except ValueError as error:
         raise ShapeError(f"{node.describe()}: {error}") from error
     skipped = len(shape) - len(x.shape)
@@ -144,7 +145,7 @@ def expand(node: Node) -> Computation:
 @computes("Tile")
 def tile(node: Node) -> Computation:
     x = node.operand(0)
-    repeats = ints(required(node, 1))
+    repeats = required_ints(node, 1)
     if len(repeats) != len(x.shape):
         raise ShapeError(f"{node.describe()}: {len(repeats)} repeats for rank {len(x.shape)}")
     shape = [dim * count for dim, count in zip(x.shape, repeats, strict=True)]
@@ -154,9 +155,9 @@ def tile(node: Node) -> Computation:
 def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
     """(start, step, size) of Slice for every axis."""
     x = node.operand(0)
-    starts, ends = ints(required(node, 1)), ints(required(node, 2))
-    axes = range(len(starts)) if node.input(3) is None else ints(required(node, 3))
-    steps = [1] * len(starts) if node.input(4) is None else ints(required(node, 4))
+    starts, ends = required_ints(node, 1), required_ints(node, 2)
+    axes = range(len(starts)) if node.input(3) is None else required_ints(node, 3)
+    steps = [1] * len(starts) if node.input(4) is None else required_ints(node, 4)
     bounds: list[tuple[Any, int, Dim]] = [(0, 1, dim) for dim in x.shape]
     places = normalized_axes(node, axes, len(x.shape))
     for axis, start, end, step in zip(places, starts, ends, steps, strict=True):
@@ -231,10 +232,10 @@ def concat(node: Node) -> Computation:
 @computes("Split")
 def split(node: Node) -> list[Computation]:
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
     count = len(node.outputs)
     if node.input(1) is not None:
-        sizes = ints(required(node, 1))
+        sizes = required_ints(node, 1)
     else:
         part = dims.ceil_div(x.shape[axis], count)
         sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
@@ -256,7 +257,7 @@ def _window(x: Value, shape: Sequence[Dim], axis: int, start: Dim) -> Computatio
 @computes("Gather")
 def gather(node: Node) -> Computation:
     x, indices = node.operand(0), node.operand(1)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
     rank = len(indices.shape)
 
     def body(*i: Expr) -> Expr:
@@ -324,8 +325,8 @@ PLACES = {"reflect": reflected, "edge": clamped, "wrap": wrapped_around}
 def pad(node: Node) -> Computation:
     x = node.operand(0)
     rank = len(x.shape)
-    axes = range(rank) if node.input(3) is None else normalized_axes(node, ints(required(node, 3)), rank)
-    pads = ints(required(node, 1))
+    axes = range(rank) if node.input(3) is None else normalized_axes(node, required_ints(node, 3), rank)
+    pads = required_ints(node, 1)
     if len(pads) != 2 * len(axes):
         raise ShapeError(f"{node.describe()}: {len(pads)} pads for {len(axes)} axes; there must be two an axis")
     before, after = [0] * rank, [0] * rank
@@ -340,10 +341,7 @@ def pad(node: Node) -> Computation:
         touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
         if mode == "constant":
             value = literal(0, x.tensor.dtype) if fill is None else only(fill)
-            inside: Expr | None = None
-            for n in touched:
-                within = (source[n] >= 0) & (source[n] < size(x.shape[n]))
-                inside = within if inside is None else inside & within
+            inside = all_within((source[n], x.shape[n]) for n in touched)
             return load(x, *source) if inside is None else select(inside, load(x, *source), value)
         return load(x, *(PLACES[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
 

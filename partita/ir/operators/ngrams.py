@@ -9,7 +9,8 @@ import numpy as np
 
 from partita.errors import ModelError
 from partita.ir.builder import Builder
-from partita.ir.expression import Computation, Expr, call, cast, compute, load, reduction, select, size
+from partita.ir.expression import Computation, Expr, call
+from partita.ir.formula import cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.registry import computes, decomposes, infers

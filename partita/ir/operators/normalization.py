@@ -5,10 +5,12 @@ from __future__ import annotations
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call, load, reduce, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, call
+from partita.ir.formula import load, reduce, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of, normalized_axis
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis, upgrades
+from partita.ir.operators.registry import computes, decomposes, infers, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -112,7 +114,7 @@ def log_softmax(build: Builder, node: Node) -> Value:
 
 def _shifted_exponential(build: Builder, node: Node) -> tuple[Value, Value, Value]:
     x = node.operand(0)
-    axes = build.ints([normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))])
+    axes = build.ints([axis_of(node, len(x.shape), -1)])
     shifted = build("Sub", x, build("ReduceMax", x, axes))
     exponential = build("Exp", shifted)
     return exponential, build("ReduceSum", exponential, axes), shifted
@@ -122,7 +124,7 @@ def _shifted_exponential(build: Builder, node: Node) -> tuple[Value, Value, Valu
 def hardmax(build: Builder, node: Node) -> Value:
     """1 at the first of the largest elements along one axis, 0 elsewhere."""
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    axis = axis_of(node, len(x.shape), -1)
     length = build("Shape", x, start=axis, end=axis + 1)
     values = build.constant([0, 1], x.tensor.dtype)
     return build("OneHot", build("ArgMax", x, axis=axis, keepdims=0), length, values, axis=axis)
@@ -132,7 +134,7 @@ def hardmax(build: Builder, node: Node) -> Value:
 def lp_normalization(build: Builder, node: Node) -> Value:
     """Elements over their norm along one axis; 0 where that is 0."""
     x, p = node.operand(0), node.attributes.get("p", 2)
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    axis = axis_of(node, len(x.shape), -1)
     if p not in (1, 2):
         raise ModelError(f"{node.describe()}: p is {p}; it may be 1 or 2")
     norm = build(f"ReduceL{p}", x, build.ints([axis]))
@@ -153,7 +155,7 @@ def _statistics(build: Builder, x: Value, axes: Value, epsilon: float) -> tuple[
 @infers("LayerNormalization")
 def layer_normalization_types(node: Node) -> list[Type]:
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    axis = axis_of(node, len(x.shape), -1)
     stash = DType.from_onnx(node.attributes.get("stash_type", 1))
     statistics = TensorType(stash, (*x.shape[:axis], *([1] * (len(x.shape) - axis))))
     return [x.type, statistics, statistics]
@@ -195,7 +197,7 @@ def instance_normalization(build: Builder, node: Node) -> Value:
 def over_all_later_axes(build: Builder, node: Node) -> Value | None:
     """Before opset 13 the input was taken as a matrix, its columns all axes from `axis` on."""
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", 1), len(x.shape)) if x.shape else 0
+    axis = axis_of(node, len(x.shape), 1) if x.shape else 0
     if all(dims.is_static(dim) and dim == 1 for dim in x.shape[axis + 1 :]):
         node.attributes["axis"] = axis
         return None

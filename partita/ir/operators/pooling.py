@@ -2,103 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Axis,
-    Computation,
-    Expr,
-    Index,
-    Reduce,
-    call,
-    cast,
-    compute,
-    literal,
-    load,
-    lowest,
-    reduction,
-    select,
-    size,
-    wide,
-)
+from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, lowest, reduction, select, size, wide
 from partita.ir.graph import Node
-from partita.ir.operators.contraction import Window, inside, sources, window
+from partita.ir.operators.contents import required_ints
+from partita.ir.operators.contraction import Window, seen, sources, window
 from partita.ir.operators.dynamic import by_observed_sizes
-from partita.ir.operators.movement import indices_at, linear_index, wrapped
+from partita.ir.operators.movement import all_within, indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
-from partita.ir.operators.registry import computes, infers, ints, performs, required, upgrades
+from partita.ir.operators.registry import computes, infers, performs, upgrades
 from partita.ir.procedure import Loops, Procedure, axes_of, fill, once, store
 from partita.ir.types import DType, TensorType, Type
+
+Scalar = Callable[[Expr], Expr]
+
+
+def pool_window(node: Node) -> Window:
+    ceil = bool(node.attributes.get("ceil_mode", 0))
+    return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"], ceil=ceil)
+
+
+def pooled(
+    node: Node, combine: str, element: Scalar, initial: Operand, finish: Callable[[Expr, Sequence[Expr]], Expr]
+) -> Computation:
+    """`element` of all that a window sees, combined from `initial` on, and `finish`ed for its output position."""
+    x, view = node.operand(0), pool_window(node)
+
+    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
+        def term(*inner: Expr) -> Expr:
+            return seen(view, x.shape[2:], out, inner, lambda *place: element(load(x, n, c, *place)), initial)
+
+        return cast(finish(reduction(combine, view.kernel, term, initial), out), x.tensor.dtype)
+
+    return compute((*x.shape[:2], *view.output), body)
 
 
 @computes("MaxPool")
 def max_pool(node: Node) -> list[Computation]:
     """The largest element of each window; the second output is its row-major position in the input."""
-    x = node.operand(0)
-    spatial = x.shape[2:]
-    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
-    least = lowest(x.tensor.dtype)
-    shape = (*x.shape[:2], *view.output)
+    x, view = node.operand(0), pool_window(node)
+    spatial, least = x.shape[2:], lowest(x.tensor.dtype)
+    flat = Axis("k", dims.product(view.kernel))
 
-    def element(n: Expr, c: Expr, out: tuple[Expr, ...], inner: tuple[Expr, ...]) -> Expr:
-        places = sources(view, out, inner)
-        condition = inside(view, places, spatial)
-        value = load(x, n, c, *places)
-        return value if condition is None else select(condition, value, least)
+    def position(n: Expr, c: Expr, *out: Expr) -> Expr:
+        element = seen(view, spatial, out, indices_at(Index(flat), view.kernel), lambda *i: load(x, n, c, *i), least)
+        best = Reduce("argmax", (flat,), element, literal(0, DType.INT64), DType.INT64)
+        places = sources(view, out, indices_at(best, view.kernel))
+        step = -1 if node.attributes.get("storage_order", 0) else 1
+        within = linear_index(places[::step], spatial[::step])
+        return (n * size(x.shape[1]) + c) * size(dims.product(spatial)) + within
 
-    def largest(n: Expr, c: Expr, *out: Expr) -> Expr:
-        return reduction("max", view.kernel, lambda *inner: element(n, c, out, inner), least)
-
-    result = [compute(shape, largest)]
-    if len(node.outputs) > 1:
-
-        def position(n: Expr, c: Expr, *out: Expr) -> Expr:
-            flat = Axis("k", dims.product(view.kernel))
-            inner = indices_at(Index(flat), view.kernel)
-            best = Reduce("argmax", (flat,), element(n, c, out, tuple(inner)), literal(0, DType.INT64), DType.INT64)
-            places = sources(view, out, indices_at(best, view.kernel))
-            order = list(range(len(spatial)))
-            if node.attributes.get("storage_order", 0):
-                order.reverse()
-            within = linear_index([places[a] for a in order], [spatial[a] for a in order])
-            return (n * size(x.shape[1]) + c) * size(dims.product(spatial)) + within
-
-        result.append(compute(shape, position))
-    return result
+    largest = pooled(node, "max", lambda x: x, least, lambda total, out: total)
+    return [largest, compute(largest.shape, position)][: len(node.outputs)]
 
 
 @computes("AveragePool")
 def average_pool(node: Node) -> Computation:
     """The mean of each window; padding counts only with `count_include_pad`."""
-    x = node.operand(0)
-    spatial = x.shape[2:]
-    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+    return pooled(node, "sum", wide, 0, lambda total, out: total / cast(averaged_count(node, out), total.dtype))
 
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        def value(*inner: Expr) -> Expr:
-            places = sources(view, out, inner)
-            condition = inside(view, places, spatial)
-            element = wide(load(x, n, c, *places))
-            return element if condition is None else select(condition, element, 0)
 
-        total = reduction("sum", view.kernel, value, 0)
-        return cast(total / cast(averaged_count(node, out), total.dtype), x.tensor.dtype)
+@computes("LpPool")
+def lp_pool(node: Node) -> Computation:
+    p = node.attributes.get("p", 2)
+    power = functools.partial(_power, exponent=float(p))
+    return pooled(node, "sum", lambda x: power(wide(x)), 0, lambda total, out: call("pow", total, 1 / p))
 
-    return compute((*x.shape[:2], *view.output), body)
+
+def _power(x: Expr, exponent: float) -> Expr:
+    return call("pow", call("abs", x), exponent)
 
 
 def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
     """Of how many elements an AveragePool takes the mean at an output position."""
-    spatial = node.operand(0).shape[2:]
-    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
-    include = bool(node.attributes.get("count_include_pad", 0))
+    view, include = pool_window(node), bool(node.attributes.get("count_include_pad", 0))
     count: Expr = literal(1, DType.INT64)
-    for a in range(len(spatial)):
-        count = count * _covered(view, a, out[a], spatial[a], include)
+    for axis, dim in enumerate(node.operand(0).shape[2:]):
+        count = count * _covered(view, axis, out[axis], dim, include)
     return count
 
 
@@ -127,26 +114,8 @@ def global_pool(node: Node) -> Computation:
 def _power_mean(p: int) -> Reduction:
     if p == 2:
         return REDUCTIONS["ReduceL2"]
-    power = lambda e: call("pow", call("abs", e), float(p))  # noqa: E731
+    power = functools.partial(_power, exponent=float(p))
     return Reduction("sum", lambda dtype: 0, power, lambda total, count: call("pow", total, 1 / p))
-
-
-@computes("LpPool")
-def lp_pool(node: Node) -> Computation:
-    x, p = node.operand(0), node.attributes.get("p", 2)
-    spatial = x.shape[2:]
-    view = window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
-
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        def value(*inner: Expr) -> Expr:
-            places = sources(view, out, inner)
-            condition = inside(view, places, spatial)
-            element = call("pow", call("abs", wide(load(x, n, c, *places))), float(p))
-            return element if condition is None else select(condition, element, 0)
-
-        return cast(call("pow", reduction("sum", view.kernel, value, 0), 1 / p), x.tensor.dtype)
-
-    return compute((*x.shape[:2], *view.output), body)
 
 
 # ---------------------------------------------------------------------- back to the image
@@ -170,7 +139,7 @@ def _unpooled(node: Node) -> tuple[Dim, ...]:
 
 @infers("MaxUnpool")
 def max_unpool_type(node: Node) -> Type:
-    shape = _unpooled(node) if node.input(2) is None else ints(required(node, 2))
+    shape = _unpooled(node) if node.input(2) is None else required_ints(node, 2)
     return TensorType(node.operand(0).tensor.dtype, tuple(shape))
 
 
@@ -180,11 +149,11 @@ def max_unpool(node: Node) -> Procedure:
     x, indices, y = node.operand(0), node.operand(1), node.output
     axes, shape = axes_of(x.shape), _unpooled(node)
     place = indices_at(wrapped(load(indices, *map(Index, axes)), dims.product(shape)), shape)
-    is_inside: Expr | None = None
-    for index, old, new in zip(place, shape, y.shape, strict=True):
-        if not (dims.all_static([old, new]) and old <= new):
-            within = index < size(new)
-            is_inside = within if is_inside is None else is_inside & within
+    is_inside = all_within(
+        (index, new)
+        for index, old, new in zip(place, shape, y.shape, strict=True)
+        if not (dims.all_static([old, new]) and old <= new)
+    )
     zero = fill(y, lambda *i: literal(0, y.tensor.dtype))
     return Procedure((once(zero), Loops(axes, (store(y, place, load(x, *map(Index, axes)), is_inside),))))
 
@@ -192,7 +161,7 @@ def max_unpool(node: Node) -> Procedure:
 @computes("Col2Im")
 def columns_to_image(node: Node) -> Computation:
     """The sum of all that blocks `[N, C * block, blocks]` hold for each pixel: `[N, C, *image]`."""
-    x, image, block = node.operand(0), ints(required(node, 1)), ints(required(node, 2))
+    x, image, block = node.operand(0), required_ints(node, 1), required_ints(node, 2)
     view = window(node, image, block)
     shape = (x.shape[0], dims.floor_div(x.shape[1], dims.product(block)), *image)
 

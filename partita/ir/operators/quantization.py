@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Cast, Computation, Expr, call, cast, compute, highest, load, lowest, only
+from partita.ir.expression import Cast, Computation, Expr, call
+from partita.ir.formula import cast, compute, highest, load, lowest, only
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of
 from partita.ir.operators.contraction import convolution_of, matmul_of
-from partita.ir.operators.registry import computes, decomposes, infers, normalized_axis
+from partita.ir.operators.registry import computes, decomposes, infers
 from partita.ir.types import DType, TensorType, Type
 
 Place = Callable[[Value, tuple[Expr, ...]], Expr]
@@ -23,7 +25,7 @@ def _parameter(node: Node, x: Value) -> Place:
     def at(value: Value, i: tuple[Expr, ...]) -> Expr:
         if all(dims.is_static(dim) and dim == 1 for dim in value.shape) and not block:
             return only(value)
-        axis = normalized_axis(node, node.attributes.get("axis", 1), len(x.shape))
+        axis = axis_of(node, len(x.shape), 1)
         if len(value.shape) == len(x.shape) and len(x.shape) > 1:
             return load(value, *(index // block if n == axis else index for n, index in enumerate(i)))
         return load(value, i[axis])

@@ -9,8 +9,9 @@ from __future__ import annotations
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import known, required_ints
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import becomes, calls, decomposes, infers, ints, known, required
+from partita.ir.operators.registry import becomes, calls, decomposes, infers
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
 
@@ -20,7 +21,7 @@ FLOAT64 = DType.FLOAT64
 @infers("Uniform", "Normal", domain=DOMAIN)
 def drawn_type(node: Node) -> Type:
     """Numbers of the shape that operand 0 is."""
-    return TensorType(FLOAT64, ints(required(node, 0)))
+    return TensorType(FLOAT64, required_ints(node, 0))
 
 
 @calls("Uniform", "Normal", domain=DOMAIN)

@@ -6,35 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from partita.ir import dims
-from partita.ir.expression import (
-    Axis,
-    Computation,
-    Expr,
-    Index,
-    Reduce,
-    call,
-    cast,
-    highest,
-    literal,
-    load,
-    lowest,
-    reduce,
-    replace_indices,
-    select,
-    size,
-    wide,
-)
+from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal, replace_indices
+from partita.ir.formula import cast, highest, load, lowest, reduce, select, size, wide
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attribute_to_input
-from partita.ir.operators.registry import (
-    computes,
-    infers,
-    ints,
-    normalized_axes,
-    normalized_axis,
-    performs,
-    required,
-)
+from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Loops, Procedure, axes_of, current, store
 from partita.ir.types import DType, Type
 
@@ -45,7 +22,7 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
     """The axes of a Reduce operator; none given means all, or none with `noop_with_empty_axes`."""
     rank = len(node.operand(0).shape)
     axes = node.input(1)
-    given = () if axes is None or dims.same(dims.product(axes.shape), 0) else ints(required(node, 1))
+    given = () if axes is None or dims.same(dims.product(axes.shape), 0) else required_ints(node, 1)
     if given:
         return normalized_axes(node, given, rank)
     return () if node.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
@@ -152,7 +129,7 @@ def cumulative(node: Node) -> Procedure:
 def arg_extreme(node: Node) -> Computation:
     """The index of the first (or, with `select_last_index`, last) extreme element along one axis."""
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), len(x.shape))
+    axis = axis_of(node, len(x.shape))
     keep = node.attributes.get("keepdims", 1)
     last = node.attributes.get("select_last_index", 0)
     kind = node.op_type.lower() + ("_last" if last else "")

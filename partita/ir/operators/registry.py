@@ -17,20 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-
-from partita.errors import ModelError, ShapeError
-from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import Known
 from partita.ir.procedure import Procedure
 from partita.ir.routine import Routine
 from partita.ir.types import Type
 
-Known = np.ndarray[Any, np.dtype[Any]]
 Compute = Callable[[Node], Computation | Sequence[Computation]]
 Perform = Callable[[Node], Procedure]
 Call = Callable[[Node], Routine]
@@ -147,54 +143,3 @@ def becomes(*names: str, domain: str = "") -> Callable[[Replace], Replace]:
     """Declares what all nodes become when they are brought to one meaning, before any backend is asked; None: it stays.
     Of older versions of the operator too, where the domain is not ONNX's own."""
     return _declare("sized_by_data", names, domain)
-
-
-# ---------------------------------------------------------------------- helpers for definitions
-
-
-LARGEST_PARAMETER = 1024  # elements: what is larger is data, and decides nothing
-
-
-def known(value: Value | None) -> Known | None:
-    """The content of a value where the compiler knows it, as an object array of dimensions. Looking at a
-    parameter bakes it: call this only to decide something."""
-    if value is None:
-        return None
-    if value.known is None and value.parameter is not None and dims.product(value.shape) <= LARGEST_PARAMETER:
-        value.known = value.parameter.bake().astype(object)
-    return value.known
-
-
-class DataDependentError(ShapeError):
-    """What an operator computes can be told at run time only, from its operands' data."""
-
-
-def required(node: Node, index: int) -> Known:
-    """The content of operand `index`, which an expression of the operator needs; `DataDependentError` when it depends
-    on the inputs' data."""
-    content = known(node.operand(index))
-    if content is None:
-        raise DataDependentError(
-            f"{node.describe()}: operand {index} ({node.operand(index).name!r}) must be known when compiling, "
-            "but it depends on the model's inputs"
-        )
-    return content
-
-
-def ints(content: Known) -> tuple[Any, ...]:
-    """A known 1-D (or 0-D) tensor as a tuple of dimensions."""
-    return tuple(content.reshape(-1).tolist())
-
-
-def normalized_axis(node: Node, axis: int, rank: int) -> int:
-    """`axis` counted from the front; `ModelError` when it is outside [-rank, rank)."""
-    if not -rank <= axis < rank:
-        raise ModelError(f"{node.describe()}: axis {axis} is outside [{-rank}, {rank}); correct the attribute")
-    return axis % rank
-
-
-def normalized_axes(node: Node, axes: Iterable[int], rank: int) -> tuple[int, ...]:
-    result = tuple(normalized_axis(node, int(axis), rank) for axis in axes)
-    if len(set(result)) != len(result):
-        raise ModelError(f"{node.describe()}: the axes {result} repeat")
-    return result

@@ -11,34 +11,15 @@ import numpy as np
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Computation,
-    Expr,
-    call,
-    cast,
-    compute,
-    literal,
-    load,
-    reduction,
-    select,
-    size,
-)
+from partita.ir.expression import Computation, Expr, call, literal
+from partita.ir.formula import cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import known, normalized_axes, required, required_ints
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import clamped
 from partita.ir.operators.older import default_was, value_renamed
-from partita.ir.operators.registry import (
-    computes,
-    decomposes,
-    infers,
-    ints,
-    known,
-    normalized_axes,
-    required,
-    sized_by_data,
-    upgrades,
-)
+from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 FLOAT64, INT64 = DType.FLOAT64, DType.INT64
@@ -87,7 +68,7 @@ def _sizes(node: Node) -> list[Dim]:
     if node.input(2) is not None:
         scales = [float(scale) for scale in required(node, 2)]
         return [_scaled(shape[axis], scale) for axis, scale in zip(axes, scales, strict=True)]
-    sizes = ints(required(node, 3))
+    sizes = required_ints(node, 3)
     policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
     if policy == "stretch":
         return list(sizes)
@@ -184,7 +165,7 @@ def resize_axis(node: Node) -> Computation:
     x, scale_value, roi = node.operand(0), node.input(2), node.input(4)
     attributes = node.attributes
     axis, place = attributes["axis"], attributes["place"]
-    (extent,), (span,) = ints(required(node, 1)), ints(required(node, 3))
+    (extent,), (span,) = required_ints(node, 1), required_ints(node, 3)
     length = cast(size(x.shape[axis]), FLOAT64)
     scale = cast(size(extent), FLOAT64) / length if scale_value is None else cast(load(scale_value), FLOAT64)
     kind = x.tensor.dtype if x.tensor.dtype.is_float else DType.FLOAT32

@@ -8,26 +8,16 @@ from collections.abc import Sequence
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Computation,
-    Expr,
-    call,
-    cast,
-    compute,
-    literal,
-    load,
-    lowest,
-    reduction,
-    select,
-    size,
-)
+from partita.ir.expression import Computation, Expr, call, literal
+from partita.ir.formula import cast, compute, load, lowest, reduction, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import window
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import clamped, reflected, wrapped
-from partita.ir.operators.registry import computes, infers, ints, required, sized_by_data
+from partita.ir.operators.registry import computes, infers, sized_by_data
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
 from partita.ir.types import DType, TensorType
 
@@ -113,7 +103,7 @@ by_observed_sizes("AffineGrid", operands=[1])
 @computes("AffineGrid")
 def affine_grid(node: Node) -> Computation:
     """Where an affine map takes the pixels of an image, as GridSample reads it: the last axis comes first."""
-    theta, (batch, _, *spatial) = node.operand(0), ints(required(node, 1))
+    theta, (batch, _, *spatial) = node.operand(0), required_ints(node, 1)
     align, rank = node.attributes.get("align_corners", 0), len(spatial)
 
     def body(n: Expr, *i: Expr) -> Expr:
@@ -189,7 +179,7 @@ def roi_align(build: Builder, node: Node) -> Value:
 @computes("RoiAlign", domain=DOMAIN)
 def roi_align_points(node: Node) -> Computation:
     x, rois, batch = node.operand(0), node.operand(1), node.operand(2)
-    attributes, points = node.attributes, ints(required(node, 3))
+    attributes, points = node.attributes, required_ints(node, 3)
     shape = roi_align_type(node).dims
     half_pixel = attributes.get("coordinate_transformation_mode", "half_pixel") == "half_pixel"
     scale, ratio = attributes.get("spatial_scale", 1.0), attributes.get("sampling_ratio", 0)
@@ -269,7 +259,7 @@ def max_roi_pool(build: Builder, node: Node) -> Value:
 @computes("MaxRoiPool", domain=DOMAIN)
 def max_roi_pool_window(node: Node) -> Computation:
     """The largest pixel of each bin of each region, 0 for a bin without; regions are rounded to whole pixels."""
-    x, rois, window = node.operand(0), node.operand(1), ints(required(node, 2))
+    x, rois, window = node.operand(0), node.operand(1), required_ints(node, 2)
     pooled, scale = node.attributes["pooled_shape"], node.attributes.get("spatial_scale", 1.0)
 
     def body(r: Expr, c: Expr, *out: Expr) -> Expr:

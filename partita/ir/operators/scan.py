@@ -11,9 +11,10 @@ from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.contents import normalized_axis
 from partita.ir.operators.control_flow import captured, plain
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import decomposes, normalized_axis, upgrades
+from partita.ir.operators.registry import decomposes, upgrades
 from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import copy_nodes, share_parameter
 from partita.ir.types import DType, TensorType, UnknownType

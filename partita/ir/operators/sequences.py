@@ -12,7 +12,8 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import infers, known, normalized_axis
+from partita.ir.operators.contents import axis_of, known, normalized_axis
+from partita.ir.operators.registry import infers
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UndeterminedTypeError
 
 ANY = "?"  # the name of a size that differs from element to element
@@ -104,7 +105,7 @@ def sequence_at(node: Node) -> Type:
 @infers("SplitToSequence")
 def split_to_sequence(node: Node) -> Type:
     x, split = node.operand(0).tensor, node.input(1)
-    axis = normalized_axis(node, node.attributes.get("axis", 0), x.rank)
+    axis = axis_of(node, x.rank)
     before, behind = x.dims[:axis], x.dims[axis + 1 :]
     if split is None and not node.attributes.get("keepdims", 1):
         return sequence_of(TensorType(x.dtype, (*before, *behind)))

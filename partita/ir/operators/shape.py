@@ -22,16 +22,14 @@ from partita.ir.expression import (
     Load,
     Reduce,
     Size,
-    cast,
-    compute,
     literal,
-    load,
     loads,
-    size,
 )
+from partita.ir.formula import cast, compute, load, size
 from partita.ir.graph import Node
+from partita.ir.operators.contents import Known, known, required, required_ints
 from partita.ir.operators.internal import chosen
-from partita.ir.operators.registry import Known, computes, ints, known, required
+from partita.ir.operators.registry import computes
 from partita.ir.types import DIMENSION_TYPES, DType
 
 
@@ -49,7 +47,7 @@ def size_operator(node: Node) -> Computation:
 
 @computes("ConstantOfShape")
 def constant_of_shape(node: Node) -> Computation:
-    shape = ints(required(node, 0))
+    shape = required_ints(node, 0)
     value = node.attributes.get("value", np.zeros(1, dtype=np.float32))
     content = literal(value.reshape(-1)[0].item(), DType.of(value.dtype))
     return compute(shape, lambda *i: content)

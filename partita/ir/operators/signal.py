@@ -9,21 +9,14 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, call, cast, compute, load, only, reduction, select, size
+from partita.ir.expression import Computation, Expr, call
+from partita.ir.formula import cast, compute, load, only, reduction, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import known, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import by_observed_sizes, flat, from_front, observed, shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.older import attribute_to_input, default_was
-from partita.ir.operators.registry import (
-    computes,
-    decomposes,
-    infers,
-    ints,
-    known,
-    normalized_axis,
-    required,
-    sized_by_data,
-)
+from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data
 from partita.ir.types import DType, TensorType
 
 INT64, DOUBLE = DType.INT64, DType.FLOAT64
@@ -122,7 +115,7 @@ def _roots(build: Builder, length: Dim, sign: float) -> Value:
 def spectrum(node: Node) -> Computation:
     """A signal as complex numbers of float64, cut or filled up with 0 to a number of points; or `mirrored`, where it is
     the first half of what is real when transformed back."""
-    x, (length,), axis = node.operand(0), ints(required(node, 1)), node.attributes["axis"]
+    x, (length,), axis = node.operand(0), required_ints(node, 1), node.attributes["axis"]
     is_complex, mirrored = x.shape[-1] == 2, node.attributes["mirrored"]
     shape = [length if n == axis else dim for n, dim in enumerate(x.shape[:-1])]
 
@@ -220,7 +213,7 @@ def stft(build: Builder, node: Node) -> Value:
 @computes("Frames", domain=DOMAIN)
 def frames(node: Node) -> Computation:
     """Windows of a signal `[N, points, parts]`: `[N, windows, length, parts]`."""
-    x, step, (length,) = node.operand(0), required(node, 1).item(), ints(required(node, 2))
+    x, step, (length,) = node.operand(0), required(node, 1).item(), required_ints(node, 2)
     count = dims.floor_div(x.shape[1] - length, step) + 1
     return compute(
         [x.shape[0], count, length, x.shape[2]],

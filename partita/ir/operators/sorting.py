@@ -8,11 +8,13 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, cast, literal, load, only, select, size
+from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, literal
+from partita.ir.formula import cast, load, only, select, size
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import axis_of, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import shape_vector, wide
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import infers, ints, normalized_axis, performs, required, sized_by_data
+from partita.ir.operators.registry import infers, performs, sized_by_data
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
@@ -120,8 +122,8 @@ def is_other(a: Expr, b: Expr) -> Expr:
 @infers("TopK")
 def top_k_types(node: Node) -> list[Type]:
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
-    (count,) = ints(required(node, 1))
+    axis = axis_of(node, len(x.shape), -1)
+    (count,) = required_ints(node, 1)
     if dims.all_static([count, x.shape[axis]]) and not 0 <= count <= x.shape[axis]:
         raise ShapeError(f"{node.describe()}: k is {count}, but axis {axis} has {x.shape[axis]} elements")
     shape = tuple(count if n == axis else dim for n, dim in enumerate(x.shape))
@@ -132,7 +134,7 @@ def top_k_types(node: Node) -> list[Type]:
 def top_k(node: Node) -> Procedure:
     """The largest (or smallest) first; NaN is the largest of all; of equals, the first comes first."""
     x = node.operand(0)
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    axis = axis_of(node, len(x.shape), -1)
     rows = {n: Axis(f"i{n}", dim) for n, dim in enumerate(x.shape) if n != axis}
     length, most = x.shape[axis], node.output.shape[axis]
     k, candidate = Axis("k", most), Index(Axis("n", length))
@@ -173,7 +175,7 @@ def top_k(node: Node) -> Procedure:
 @sized_by_data("TopK", operands=[1])
 def top_k_of_data(build: Builder, node: Node) -> Sequence[Value]:
     x, count = node.operand(0), build("Reshape", wide(build, node.operand(1)), build.ints([1]))
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(x.shape))
+    axis = axis_of(node, len(x.shape), -1)
     length = build("Gather", shape_vector(build, x), build.ints([axis]))
     fits = build("And", build("LessOrEqual", count, length), build("GreaterOrEqual", count, build.ints([0])))
     k = observe(build, count, fits, "k is more than there are elements")
@@ -295,7 +297,7 @@ def non_max_suppression(build: Builder, node: Node) -> Value:
 @infers("NonMaxSuppression", domain=DOMAIN)
 def non_max_suppression_types(node: Node) -> list[Type]:
     """Boxes chosen for each class of each sample, `[batches, classes, limit]`, of which the first count."""
-    (limit,), lead = ints(required(node, 2)), node.operand(1).shape[:2]
+    (limit,), lead = required_ints(node, 2), node.operand(1).shape[:2]
     return [TensorType(INT64, (*lead, limit)), TensorType(INT64, lead)]
 
 
@@ -320,7 +322,7 @@ def listed(node: Node) -> Procedure:
 def suppression(node: Node) -> Procedure:
     """The best boxes that overlap none chosen before; for each class of each sample."""
     boxes, scores = node.operand(0), node.operand(1)
-    (limit,), (winners, counts) = ints(required(node, 2)), node.outputs
+    (limit,), (winners, counts) = required_ints(node, 2), node.outputs
     threshold, least = (node.input(n) for n in (3, 4))
     n, c = axes_of(scores.shape[:2], "c")
     batch, kind = Index(n), Index(c)

@@ -13,9 +13,10 @@ from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, call
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import required_ints
 from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, ints, required
+from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
@@ -68,7 +69,7 @@ def count_pieces(node: Node) -> Routine:
 @infers("SplitStrings", domain=DOMAIN)
 def pieces_type(node: Node) -> Type:
     """Room for as many pieces as operand 1 says; those missing are empty."""
-    return TensorType(DType.STRING, (*node.operand(0).shape, *ints(required(node, 1))))
+    return TensorType(DType.STRING, (*node.operand(0).shape, *required_ints(node, 1)))
 
 
 @calls("SplitStrings", domain=DOMAIN)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from partita.ir.builder import Builder
-from partita.ir.expression import Computation, compute, literal, load
+from partita.ir.expression import Computation, literal
+from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, operator, upgrades

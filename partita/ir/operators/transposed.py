@@ -16,11 +16,13 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, compute, load
+from partita.ir.expression import Computation, Expr
+from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import required_ints
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.movement import linear_index
-from partita.ir.operators.registry import computes, decomposes, infers, ints, required
+from partita.ir.operators.registry import computes, decomposes, infers
 from partita.ir.types import TensorType, Type
 
 
@@ -162,4 +164,4 @@ def interleave(node: Node) -> Computation:
         inner = [place // stride for place, stride in zip(places, strides, strict=True)]
         return load(x, n, c * phases + phase, *inner)
 
-    return compute((x.shape[0], dims.floor_div(x.shape[1], phases), *ints(required(node, 1))), body)
+    return compute((x.shape[0], dims.floor_div(x.shape[1], phases), *required_ints(node, 1)), body)

@@ -1,0 +1,91 @@
+"""How definitions write what operators compute: loads, choices and reductions in few words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from partita.ir.dims import Dim, is_one, is_static
+from partita.ir.expression import (
+    Axis,
+    Call,
+    Cast,
+    Computation,
+    Expr,
+    Index,
+    Literal,
+    Load,
+    Operand,
+    Reduce,
+    Size,
+    literal,
+)
+from partita.ir.graph import Value
+from partita.ir.types import DType
+
+
+def size(dim: Dim) -> Expr:
+    """A dimension as an int64 scalar."""
+    return Literal(int(dim), DType.INT64) if is_static(dim) else Size(dim)
+
+
+def select(condition: Expr, if_true: Operand, if_false: Operand) -> Expr:
+    """`if_true` where `condition` holds, else `if_false`; the branch not taken is not evaluated."""
+    peer = if_true if isinstance(if_true, Expr) else if_false
+    assert isinstance(peer, Expr)
+    return Call("select", (condition, literal(if_true, peer.dtype), literal(if_false, peer.dtype)), peer.dtype)
+
+
+def cast(expression: Expr, dtype: DType) -> Expr:
+    return expression if expression.dtype is dtype else Cast(expression, dtype)
+
+
+def wide(x: Expr) -> Expr:
+    """A term as it is summed: what is narrower than float32 is rounded once, when the sum is complete."""
+    return cast(x, DType.FLOAT32) if x.dtype.is_float and x.dtype is not DType.FLOAT64 else x
+
+
+def load(value: Value, *indices: Expr | int) -> Expr:
+    return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
+
+
+def only(value: Value) -> Expr:
+    """The element of a tensor that has one."""
+    return load(value, *[0] * len(value.shape))
+
+
+def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:
+    """The element of `value` that broadcasts to `indices`, which may be more than its axes: those of size 1 are read at
+    0."""
+    aligned = indices[len(indices) - len(value.shape) :]
+    return load(value, *(0 if is_one(dim) else index for dim, index in zip(value.shape, aligned, strict=True)))
+
+
+def reduce(combine: str, axes: Sequence[Axis], body: Expr, initial: Operand) -> Expr:
+    return Reduce(combine, tuple(axes), body, literal(initial, body.dtype), body.dtype)
+
+
+def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
+    """The tensor of `shape` whose element at indices (i, j, ...) is `body(i, j, ...)`."""
+    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
+    return Computation(axes, body(*(Index(axis) for axis in axes)))
+
+
+def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr], initial: Operand) -> Expr:
+    """`body(k0, k1, ...)` combined over the given extents."""
+    axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))
+    return reduce(combine, axes, body(*(Index(axis) for axis in axes)), initial)
+
+
+def lowest(dtype: DType) -> float | int:
+    """The value below all others: what a maximum starts from."""
+    if dtype.is_float:
+        return -math.inf
+    return -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
+
+
+def highest(dtype: DType) -> float | int:
+    """The value above all others: what a minimum starts from."""
+    if dtype.is_float:
+        return math.inf
+    return (1 << (dtype.bits - 1)) - 1 if dtype.is_signed else (1 << dtype.bits) - 1
