@@ -133,7 +133,7 @@ def needs_padding(kernel: Node) -> bool:
 
 def workspace(kernel: Node) -> int:
     """Bytes of the padded images, of the kernels that pad: windows of single channels read the image itself."""
-    if kernel.op_type not in ("BlockedConv", "PlanarConv") or not needs_padding(kernel):
+    if kernel.op_type not in ("BlockedConv", "PlanarConv", "GatheredConv") or not needs_padding(kernel):
         return 0
     x = kernel.operand(0)
     rows, columns = _covered(kernel)
@@ -148,9 +148,8 @@ class DirectKernel(BlockedKernel):
     def write(self) -> Kernel:
         kernel, writer = self.kernel, self.writer
         x, w = kernel.operand(0), kernel.operand(1)
-        is_planar = kernel.op_type == "PlanarConv"
-        self.lanes = 1 if is_planar else self.block
-        self.panels = int(w.shape[4] if is_planar else w.shape[5])
+        self.lanes = 1 if kernel.op_type == "PlanarConv" else self.block
+        self.panels = self.panel_blocks()
         planes = int(x.shape[1])
         images = self.write_padding(planes, self.lanes)
         rows, columns = self.padded_size if self.is_padded else (x.shape[2], x.shape[3])
@@ -158,22 +157,20 @@ class DirectKernel(BlockedKernel):
         length = self.height * self.width if self.is_flat else self.width
         count = -(-length // (writer.target.sums // self.panels))
         self.pixels = -(-length // count)
-        batch, panel = self.result.axes[0], Axis("panel", w.shape[0])
+        batch, panel = self.result.axes[0], Axis("panel", kernel.output.shape[1] // self.panels)
         line = Axis("line", count if self.is_flat else self.height)
-        panel_size = int(dims.product(w.shape[1:]))
         pixels = self.pixels if self.is_flat else length
-        scope = writer.open_steps([batch, panel, line], pixels * panel_size / PRODUCTS)
+        cost = pixels * int(dims.product(w.shape)) // panel.extent / PRODUCTS
+        scope = writer.open_steps([batch, panel, line], cost)
         names = writer.printer.axis_names
-        self._write_window(scope, planes, rows, columns)
-        scope.write(f"const float *weights = {writer.pointer(w)} + {names[panel]} * {panel_size};")
+        self.write_window(scope, planes, rows, columns, names[panel])
         tiles = count if self.is_flat else count * self.height
-        self.ahead = weights_ahead(self._shape(self.pixels), self.block, panel_size, tiles)
-        scope.write(f"const float *next = {self.ahead.start(f'{names[line]} * {tiles // int(line.extent)}')};")
+        self.write_ahead(scope, tiles, f"{names[line]} * {tiles // int(line.extent)}")
         source = f"{images} + {names[batch]} * {planes * rows * columns * self.lanes}"
         groups = int(kernel.attributes.get("group", 1))
         if groups > 1:
             step = planes // groups * rows * columns * self.lanes
-            source += f" + {names[panel]} / {w.shape[0] // groups} * {step}"
+            source += f" + {names[panel]} / {panel.extent // groups} * {step}"
         if not self.is_flat:
             source += f" + {names[line]} * {self.view.strides[0] * columns * self.lanes}"
         scope.write(f"const float *source = {source};")
@@ -187,12 +184,33 @@ class DirectKernel(BlockedKernel):
         writer.close_steps()
         return writer.finish()
 
-    def _write_window(self, scope: Scope, planes: int, rows: int, columns: int) -> None:
-        dh, dw = self.view.dilations
+    def panel_blocks(self) -> int:
+        """Blocks of output channels in a panel of the weights."""
+        return int(self.kernel.operand(1).shape[4 if self.kernel.op_type == "PlanarConv" else 5])
+
+    def write_window(self, scope: Scope, planes: int, rows: int, columns: int, panel: str) -> None:
+        """Declares `window` and the `weights` of a step, for images of `planes`, `rows` and `columns`."""
+        w = self.kernel.operand(1)
         blocks = planes // int(self.kernel.attributes.get("group", 1))
-        fields = [blocks, rows * columns * self.lanes, dh * columns * self.lanes, dw * self.lanes]
+        self.write_strides(scope, str(blocks), rows, columns)
+        scope.write(f"const float *weights = {self.writer.pointer(w)} + {panel} * {int(dims.product(w.shape[1:]))};")
+
+    def write_strides(self, scope: Scope, blocks: str, rows: int, columns: int) -> None:
+        dh, dw = self.view.dilations
+        fields = [rows * columns * self.lanes, dh * columns * self.lanes, dw * self.lanes]
         fields += [self.panels * self.block, self.block]
-        scope.write(f"const partita_window window = {{{', '.join(map(str, fields))}}};")
+        scope.write(f"const partita_window window = {{{blocks}, {', '.join(map(str, fields))}}};")
+
+    def write_ahead(self, scope: Scope, tiles: int, tile: str) -> None:
+        """Declares `next`, the weights that a step's first tile asks for: `tile` of the panel's `tiles`."""
+        panel_size = int(dims.product(self.kernel.operand(1).shape[1:]))
+        self.ahead = weights_ahead(self._shape(self.pixels), self.block, panel_size, tiles)
+        scope.write(f"const float *next = {self.ahead.start(tile)};")
+
+    def tile(self, pixels: int) -> str:
+        """The call of the register tile that sums so many pixels."""
+        name = tile_function(self.writer, self._shape(pixels), self.ahead)
+        return f"{name}(&window, source + start * {self.view.strides[1] * self.lanes}, weights, next, sums)"
 
     def _write_tile(self, scope: Scope, length: int, panel: str, line: str | None) -> None:
         """Sums and stores the pixels from `start` on: a whole tile's, or what is left of the `length` there are."""
@@ -206,20 +224,15 @@ class DirectKernel(BlockedKernel):
         self._write_pixels(scope, width, lambda cell: self.prefetch(cell, places))
         if rest:
             scope.write(f"if (width == {rest})")
-            scope.write(f"    {self._tile(rest)};")
+            scope.write(f"    {self.tile(rest)};")
             scope.write("else")
-        scope.write(f"{'    ' if rest else ''}{self._tile(self.pixels)};")
+        scope.write(f"{'    ' if rest else ''}{self.tile(self.pixels)};")
 
         def store(cell: Scope) -> None:
             cell.write(f"const float *cell = sums + (p * {self.panels} + v) * {self.block};")
             self.store(cell, places, "cell")
 
         self._write_pixels(scope, width, store)
-
-    def _tile(self, pixels: int) -> str:
-        """The call of the register tile that sums so many pixels."""
-        name = tile_function(self.writer, self._shape(pixels), self.ahead)
-        return f"{name}(&window, source + start * {self.view.strides[1] * self.lanes}, weights, next, sums)"
 
     def _shape(self, pixels: int) -> Tile:
         depth = 1 if self.lanes == 1 else self.block
@@ -233,3 +246,38 @@ class DirectKernel(BlockedKernel):
         write(scope.inner().inner())
         scope.write("    }")
         scope.write("}")
+
+
+class GatheredKernel(DirectKernel):
+    """GatheredConv."""
+
+    def panel_blocks(self) -> int:
+        return 1
+
+    def write_window(self, scope: Scope, planes: int, rows: int, columns: int, panel: str) -> None:
+        starts, places = (self.kernel.attributes[key] for key in ("starts", "places"))
+        offsets = [place // self.block * rows * columns * self.block + place % self.block for place in places]
+        for name, numbers in (("starts", starts), ("offsets", offsets)):
+            scope.write(f"static const int64_t {name}[] = {{")
+            for first in range(0, len(numbers), 12):
+                scope.write(f"    {', '.join(map(str, numbers[first : first + 12]))},")
+            scope.write("};")
+        w = self.kernel.operand(1)
+        scope.write(f"const int64_t *places = offsets + starts[{panel}];")
+        self.write_strides(scope, f"starts[{panel} + 1] - starts[{panel}]", rows, columns)
+        size = int(dims.product(w.shape[1:]))
+        scope.write(f"const float *weights = {self.writer.pointer(w)} + starts[{panel}] * {size};")
+
+    def write_ahead(self, scope: Scope, tiles: int, tile: str) -> None:
+        """Nothing: a block's weights are few."""
+
+    def tile(self, pixels: int) -> str:
+        stride = int(self.view.strides[1]) * self.lanes
+        rows, columns = map(int, self.view.kernel)
+        name = f"gathered_tile_{pixels}_{stride}_{rows}x{columns}"
+        self.writer.helpers[name] = (
+            f"static __attribute__((noinline)) void {name}(const partita_window *window, const int64_t *places,\n"
+            f"    const float *x, const float *weights, float *out) {{\n"
+            f"    partita_gathered_tile({pixels}, {stride}, {rows}, {columns}, window, places, x, weights, out);\n}}\n"
+        )
+        return f"{name}(&window, places, source + start * {stride}, weights, sums)"

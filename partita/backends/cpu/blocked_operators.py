@@ -90,6 +90,19 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
     return compute((x.shape[0], x.shape[1], *view.output, x.shape[4]), body)
 
 
+@computes("GatheredConv", domain=DOMAIN)
+def gathered_convolution(node: Node) -> Computation:
+    """A convolution in groups that share blocks. Output block b reads the lanes `places[starts[b]:starts[b + 1]]`,
+    both attributes: `x [N, Ib, H, W, B]`, weights `[T, kh, kw, B]`, a vector for each of all T places, bias `[Ob, B]`.
+    The blocks' sums are of unequal length, so the expression says the shape alone."""
+    x, _, bias = node.operands
+    view = block_window(node)
+    return compute(
+        (x.shape[0], bias.shape[0], *view.output, x.shape[4]),
+        lambda n, block, oh, ow, lane: load(bias, block, lane),
+    )
+
+
 @computes("PackedMatMul", domain=DOMAIN)
 def packed_product(node: Node) -> Computation:
     """`x [..., K]` by a matrix `[K, N]` that is packed as `[P, K, V, B]`: P panels of V blocks of columns. Attribute
@@ -121,7 +134,7 @@ def winograd_convolution(node: Node) -> Computation:
     )
 
 
-CONVOLUTIONS = frozenset({"BlockedConv", "PlanarConv", "BlockedDepthwiseConv", "WinogradConv"})
+CONVOLUTIONS = frozenset({"BlockedConv", "PlanarConv", "BlockedDepthwiseConv", "GatheredConv", "WinogradConv"})
 LANES = (8, 16)  # channels that a block may have
 
 

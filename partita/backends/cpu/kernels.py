@@ -68,6 +68,8 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return blocked_windows.DepthwiseKernel(node, writer).write()
     if is_pool(first):
         return blocked_windows.PoolKernel(node, writer).write()
+    if first.op_type == "GatheredConv":
+        return blocked_convolution.GatheredKernel(node, writer).write()
     if is_blocked_kernel(first):
         return blocked_convolution.DirectKernel(node, writer).write()
     if is_packed_product(first):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from partita.backends.cpu.blocked_operators import DOMAIN, block_count
+from partita.backends.cpu.blocked_operators import DOMAIN
+from partita.backends.cpu.lanes import Lanes, in_order, is_in_order, joined, places, shuffles
 from partita.backends.cpu.pack_weights import Packer
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -30,6 +31,8 @@ FINITE = frozenset(
     "Softsign Abs Neg Gelu Mish Swish".split()
 )
 GLOBAL = {"GlobalAveragePool": "AveragePool", "GlobalMaxPool": "MaxPool"}
+FEW = 4  # channels of an image that a kernel reads as they are
+PADDED = 1 / 8  # of a concatenation's lanes that may be padding between its operands
 LONGEST = 256  # elements of a mean in one pool: the error of a longer sum is less where it is taken row by row
 
 
@@ -42,9 +45,12 @@ class _Layout:
     def __init__(self, graph: Graph, block: int) -> None:
         self.graph = graph
         self.block = block
-        self.blocked: dict[Value, Value] = {}
+        self.blocked: dict[Value, tuple[Value, Lanes]] = {}
+        self.converted: dict[tuple[Value, Lanes], Value] = {}
         self.plain: dict[Value, Value] = {}
         self.replaced: list[Node] = []
+        self.shuffles = shuffles(graph)
+        self.shuffled = {node: shuffle.value for shuffle in self.shuffles.values() for node in shuffle.inner}
 
     def run(self) -> bool:
         for node in self.graph.nodes:
@@ -52,18 +58,18 @@ class _Layout:
             if convert is not None:
                 self.blocked[node.output] = convert(node)
                 self.replaced.append(node)
-            else:
+            elif self.shuffled.get(node) not in self.blocked:  # else a part of a shuffle, which takes it away
                 for index, value in enumerate(node.inputs):
                     if value is not None and value in self.blocked:
                         self.graph.set_input(node, index, self._unblock(value))
         for value in self.graph.outputs:
-            if value in self.blocked:
+            if value in self.blocked and self._unblock(value) is not value:
                 self.graph.replace_uses(value, self._unblock(value))
         for node in reversed(self.replaced):
             self.graph.remove_node(node)
         return bool(self.replaced)
 
-    def _conversion(self, node: Node) -> Callable[[Node], Value] | None:
+    def _conversion(self, node: Node) -> Callable[[Node], tuple[Value, Lanes]] | None:
         """How a node becomes blocked; None where it stays as it is."""
         if node.domain or len(node.outputs) != 1 or not _is_image(node.output):
             return None
@@ -71,6 +77,8 @@ class _Layout:
             return self._convolution if self._is_convolution(node) else None
         if node.op_type in ("MaxPool", "AveragePool") and self._is_wide(node.operand(0)):
             return self._pool
+        if node in self.shuffles:
+            return self._shuffle if self.shuffles[node].value in self.blocked else None
         if not any(value in self.blocked for value in node.operands):
             return None
         if node.op_type in GLOBAL:
@@ -81,31 +89,44 @@ class _Layout:
 
     # ------------------------------------------------------------------ between layouts
 
-    def _block(self, value: Value) -> Value:
-        """`[N, C, H, W]` as `[N, Cb, H, W, B]`, padded with zeros."""
+    def _block(self, value: Value) -> tuple[Value, Lanes]:
+        """`[N, C, H, W]` as `[N, Cb, H, W, B]`, and its lanes; zero where they are padding, if it was not blocked."""
         if value not in self.blocked:
-            build = Builder(self.graph, f"{value.name}.blocked")
-            batch, channels, *spatial = value.shape
-            blocks = block_count(channels, self.block)
-            padding = blocks * self.block - channels
-            source = value
-            if padding:
-                source = build("Pad", value, build.ints([0, 0, 0, 0, 0, padding, 0, 0]))
-            split = build("Reshape", source, build.ints([batch, blocks, self.block, *spatial]))
-            self.blocked[value] = build("Transpose", split, perm=(0, 1, 3, 4, 2))
+            lanes = in_order(value.shape[1], self.block)
+            self.blocked[value] = self._blocked_from(value, lanes), lanes
+            self.plain[value] = value
         return self.blocked[value]
+
+    def _block_as(self, value: Value, lanes: Lanes) -> Value:
+        """The same with given lanes."""
+        if value not in self.blocked and is_in_order(lanes):
+            self._block(value)
+        if value in self.blocked and self.blocked[value][1] == lanes:
+            return self.blocked[value][0]
+        if (value, lanes) not in self.converted:
+            source = self._unblock(value) if value in self.blocked else value
+            self.converted[value, lanes] = self._blocked_from(source, lanes)
+        return self.converted[value, lanes]
+
+    def _blocked_from(self, value: Value, lanes: Lanes) -> Value:
+        build = Builder(self.graph, f"{value.name}.blocked")
+        batch, _, *spatial = value.shape
+        shape = [batch, len(lanes) // self.block, self.block, *spatial]
+        split = build("Reshape", Packer(build, self.block).spread(value, 1, lanes), build.ints(shape))
+        return build("Transpose", split, perm=(0, 1, 3, 4, 2))
 
     def _unblock(self, value: Value) -> Value:
         """The plain tensor behind a value that was computed blocked."""
         if value not in self.plain:
             build = Builder(self.graph, f"{value.name}.plain")
-            source = self.blocked[value]
+            source, lanes = self.blocked[value]
             batch, channels, *spatial = value.shape
-            padded = source.shape[1] * self.block
             if dims.product(spatial) != 1:
                 source = build("Transpose", source, perm=(0, 1, 4, 2, 3))
-            result = build("Reshape", source, build.ints([batch, padded, *spatial]))
-            if padded != channels:
+            result = build("Reshape", source, build.ints([batch, len(lanes), *spatial]))
+            if not is_in_order(lanes):
+                result = build("Gather", result, build.ints(places(lanes)), axis=1)
+            elif len(lanes) != channels:
                 ends = (build.ints([0]), build.ints([channels]), build.ints([1]))
                 result = build("Slice", result, *ends)
             self.plain[value] = result
@@ -117,32 +138,45 @@ class _Layout:
         x, w, bias = node.operand(0), node.operand(1), node.input(2)
         if not _is_image(x) or not depends_on_parameters(w) or (bias is not None and not depends_on_parameters(bias)):
             return False
-        group, per_group, outputs = node.attributes.get("group", 1), w.shape[1], w.shape[0]
-        if group == 1:
-            return bool(outputs >= self.block // 2)
-        if group == outputs and per_group == 1:
-            return True
-        return bool(per_group % self.block == 0 and (outputs // group) % self.block == 0)
+        return bool(w.shape[0] >= self.block // 2)
 
-    def _convolution(self, node: Node) -> Value:
+    def _convolution(self, node: Node) -> tuple[Value, Lanes]:
         x, w = node.operand(0), node.operand(1)
-        packer = Packer(Builder(self.graph, node.name), self.block)
         keys = ("strides", "pads", "dilations", "auto_pad")
         attributes = {key: node.attributes[key] for key in keys if key in node.attributes}
         attributes["kernel_shape"] = tuple(w.shape[2:])
-        choice = packer.choose(node)
-        source = x if choice.op_type == "PlanarConv" and x not in self.blocked else self._block(x)
+        group, outputs = node.attributes.get("group", 1), w.shape[0]
+        source, inner = x, None
+        if x in self.blocked or group > 1 or w.shape[1] > FEW:
+            source, inner = self._block(x)
+        outer = inner if inner is not None and group == outputs == x.shape[1] else self._wanted(node)
+        choice = Packer(Builder(self.graph, node.name), self.block).choose(node, inner, outer)
+        attributes |= choice.attributes
         build = Builder(self.graph, node.name)
-        return build(
-            choice.op_type, source, choice.weights(), choice.bias(), domain=DOMAIN, **attributes, **choice.attributes
-        )
+        return build(choice.op_type, source, choice.weights(), choice.bias(), domain=DOMAIN, **attributes), outer
+
+    def _wanted(self, node: Node) -> Lanes:
+        """The lanes for a convolution's result: those of what it is added to, or else in order."""
+        result = node.output
+        for user in self.graph.consumers(result):
+            if not user.domain and len(user.outputs) == 1 and _is_image(user.output) and self._is_pointwise(user):
+                for other in user.operands:
+                    if other in self.blocked and dims.same_shape(other.shape, result.shape):
+                        return self.blocked[other][1]
+        return in_order(result.shape[1], self.block)
+
+    def _shuffle(self, node: Node) -> tuple[Value, Lanes]:
+        shuffle = self.shuffles[node]
+        self.replaced += shuffle.inner
+        tensor, lanes = self.blocked[shuffle.value]
+        return tensor, shuffle.lanes(lanes)
 
     def _is_wide(self, value: Value) -> bool:
         """Whether a value has channels enough to be worth blocking where it is not: a pool of vectors saves more than
         the conversion takes."""
         return value in self.blocked or (_is_image(value) and value.shape[1] >= self.block)
 
-    def _pool(self, node: Node) -> Value:
+    def _pool(self, node: Node) -> tuple[Value, Lanes]:
         """A pool whose window has a third axis, of one lane."""
         attributes = dict(node.attributes)
         for key in ("kernel_shape", "strides", "dilations"):
@@ -151,24 +185,32 @@ class _Layout:
         if "pads" in attributes:
             top, left, bottom, right = attributes["pads"]
             attributes["pads"] = (top, left, 0, bottom, right, 0)
-        return Builder(self.graph, node.name)(node.op_type, self._block(node.operand(0)), **attributes)
+        source, lanes = self._block(node.operand(0))
+        return Builder(self.graph, node.name)(node.op_type, source, **attributes), lanes
 
-    def _global_pool(self, node: Node) -> Value:
+    def _global_pool(self, node: Node) -> tuple[Value, Lanes]:
         """A pool whose window is the image, or a row and then a column."""
         build = Builder(self.graph, node.name)
         height, width = (int(dim) for dim in node.operand(0).shape[2:])
         windows = [(height, width, 1)] if height * width <= LONGEST else [(1, width, 1), (height, 1, 1)]
-        result = self._block(node.operand(0))
+        result, lanes = self._block(node.operand(0))
         for window in windows:
             result = build(GLOBAL[node.op_type], result, kernel_shape=window)
-        return result
+        return result, lanes
 
     def _is_concat(self, node: Node) -> bool:
-        whole = all(value.shape[1] % self.block == 0 for value in node.operands[:-1])
-        return bool(node.attributes["axis"] in (1, -3) and whole and all(map(_is_image, node.operands)))
+        """Whether a Concat joins channels, and leaves little padding between them."""
+        if node.attributes["axis"] not in (1, -3) or not all(map(_is_image, node.operands)):
+            return False
+        lanes = sum(len(self._lanes(value)) for value in node.operands)
+        return bool(lanes <= len(in_order(node.output.shape[1], self.block)) * (1 + PADDED))
 
-    def _concat(self, node: Node) -> Value:
-        return Builder(self.graph, node.name)("Concat", *map(self._block, node.operands), axis=1)
+    def _lanes(self, value: Value) -> Lanes:
+        return self.blocked[value][1] if value in self.blocked else in_order(value.shape[1], self.block)
+
+    def _concat(self, node: Node) -> tuple[Value, Lanes]:
+        tensors, lanes = zip(*map(self._block, node.operands), strict=True)
+        return Builder(self.graph, node.name)("Concat", *tensors, axis=1), joined(lanes)
 
     def _is_pointwise(self, node: Node) -> bool:
         operator = definition(node)
@@ -191,17 +233,21 @@ class _Layout:
         shape = (1,) * (4 - len(value.shape)) + tuple(value.shape)
         return shape[1:] == (channels, 1, 1) and (shape[0] == 1 or value in self.blocked)
 
-    def _pointwise(self, node: Node) -> Value:
-        operands = [None if value is None else self._operand(node, value) for value in node.inputs]
-        return Builder(self.graph, node.name)(node.op_type, *operands, **node.attributes)
+    def _pointwise(self, node: Node) -> tuple[Value, Lanes]:
+        """It takes the lanes of its first operand that has any."""
+        full = [value for value in node.operands if dims.same_shape(value.shape, node.output.shape)]
+        first = next((value for value in full if value in self.blocked), node.output)
+        lanes = self._lanes(first)
+        operands = [None if value is None else self._operand(node, value, lanes) for value in node.inputs]
+        return Builder(self.graph, node.name)(node.op_type, *operands, **node.attributes), lanes
 
-    def _operand(self, node: Node, value: Value) -> Value:
+    def _operand(self, node: Node, value: Value, lanes: Lanes) -> Value:
         if dims.same_shape(value.shape, node.output.shape) or value in self.blocked:
-            return self._block(value)
+            return self._block_as(value, lanes)
         if dims.product(value.shape) == 1:
             return value if len(value.shape) == 0 or known(value) is not None else self._scalar(value)
         packer = Packer(Builder(self.graph, f"{value.name}.blocked"), self.block)
-        return packer.channels(value, (1, block_count(node.output.shape[1], self.block), 1, 1, self.block))
+        return packer.channels(value, lanes, (1, len(lanes) // self.block, 1, 1, self.block))
 
     def _scalar(self, value: Value) -> Value:
         build = Builder(self.graph, f"{value.name}.scalar")

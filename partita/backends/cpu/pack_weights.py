@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.blocked_operators import block_count
+from partita.backends.cpu.lanes import NONE, Lanes, count, in_order, is_in_order, places
 from partita.ir.builder import Builder
 from partita.ir.graph import Attribute, Node, Value
 from partita.ir.operators.contraction import window
@@ -28,6 +30,42 @@ class Choice:
     attributes: dict[str, Attribute] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What each block of outputs of a convolution in groups reads: block b `places[starts[b]:starts[b + 1]]`,
+    the lanes of all groups that it has a lane of."""
+
+    group: int
+    block: int
+    outer: Lanes
+    starts: tuple[int, ...]
+    places: tuple[int, ...]
+    channels: tuple[int, ...]  # in these lanes
+
+    @classmethod
+    def of(cls, group: int, inner: Lanes, outer: Lanes, block: int) -> Reach:
+        outputs, inputs = count(outer) // group, count(inner) // group
+        starts, read = [0], list[tuple[int, int]]()
+        lane_of = places(inner)
+        for first in range(0, len(outer), block):
+            groups = {channel // outputs for channel in outer[first : first + block] if channel != NONE}
+            channels = [g * inputs + c for g in groups for c in range(inputs)]
+            read += sorted((lane_of[channel], channel) for channel in channels)
+            starts.append(len(read))
+        return cls(group, block, outer, tuple(starts), tuple(p for p, _ in read), tuple(c for _, c in read))
+
+    def filters(self, per_group: int, none: int) -> np.ndarray[Any, Any]:
+        """`[T, B]`: which of the filters, counted over outputs and a group's inputs, takes a channel to a lane."""
+        outputs = count(self.outer) // self.group
+        result = np.full((len(self.places), self.block), none)
+        lanes = np.array(self.outer).reshape(-1, self.block)
+        for block, (start, end) in enumerate(pairwise(self.starts)):
+            channel, output = np.array(self.channels[start:end])[:, None], lanes[block][None, :]
+            is_own = (output != NONE) & (channel // per_group == output // outputs)
+            result[start:end] = np.where(is_own, output * per_group + channel % per_group, none)
+        return result
+
+
 class Packer:
     """Writes packing nodes. `block` is the number of channels in a vector."""
 
@@ -35,35 +73,49 @@ class Packer:
         self.build = build
         self.block = block
 
-    def choose(self, node: Node) -> Choice:
-        """The kernel of a Conv on images."""
-        x, w = node.operand(0), node.operand(1)
+    def choose(self, node: Node, inner: Lanes | None, outer: Lanes) -> Choice:
+        """The kernel of a Conv on images: `inner` are the lanes of its input, None where that is not blocked and few
+        channels can be read as they are; `outer` are its result's."""
+        w = node.operand(1)
         group = int(node.attributes.get("group", 1))
         outputs, per_group, *kernel = w.shape
-        view = window(node, x.shape[2:], kernel)
-        blocks = block_count(outputs, self.block)
+        view = window(node, node.operand(0).shape[2:], kernel)
+        blocks = len(outer) // self.block
 
         def bias() -> Value:
-            return self.bias(node.input(2), blocks)
+            return self.bias(node.input(2), outer)
 
-        if group > 1 and per_group == 1 and group == outputs:
-            return Choice("BlockedDepthwiseConv", lambda: self.depthwise(w, blocks), bias)
-        if group == 1 and per_group <= 4:
+        if inner is None:
             panels = self.panels(blocks, view.output[1])
-            return Choice("PlanarConv", lambda: self.planar(w, blocks, panels), bias)
+            return Choice("PlanarConv", lambda: self.planar(w, outer, panels), bias)
+        if group > 1 and per_group == 1 and group == outputs:
+            return Choice("BlockedDepthwiseConv", lambda: self.depthwise(w, outer), bias)
+        if group > 1 and not self._is_whole(group, inner, outer):
+            reach = Reach.of(group, inner, outer, self.block)
+            lists = {"starts": reach.starts, "places": reach.places}
+            return Choice("GatheredConv", lambda: self.gathered(w, reach), bias, lists)
         unit = view.strides == (1, 1) and view.dilations == (1, 1)
         if group == 1 and tuple(kernel) == (3, 3) and unit and per_group >= WIDE and outputs >= WIDE:
             tile = self.winograd_tile(view.output, per_group * outputs)
             if tile:
-                count = -(-view.output[0] // tile) * -(-view.output[1] // tile)
-                panels = self.panels(blocks, count)
-                return Choice("WinogradConv", lambda: self.winograd(w, blocks, panels, tile), bias, {"tile": tile})
+                tiles = -(-view.output[0] // tile) * -(-view.output[1] // tile)
+                panels = self.panels(blocks, tiles)
+                return Choice(
+                    "WinogradConv", lambda: self.winograd(w, inner, outer, panels, tile), bias, {"tile": tile}
+                )
         is_flat = all(k == 1 for k in kernel) and unit and not view.is_padded
         pixels = view.output[0] * view.output[1] if is_flat else view.output[1]
-        panels = self.panels(block_count(outputs // group, self.block), pixels)
-        return Choice(
-            "BlockedConv", lambda: self.blocked(w, blocks, panels), bias, {"group": group} if group > 1 else {}
-        )
+        if group > 1:
+            panels = self.panels(blocks // group, pixels)
+            own = in_order(per_group, self.block)
+            return Choice("BlockedConv", lambda: self.blocked(w, own, outer, panels), bias, {"group": group})
+        panels = self.panels(blocks, pixels)
+        return Choice("BlockedConv", lambda: self.blocked(w, inner, outer, panels), bias)
+
+    def _is_whole(self, group: int, inner: Lanes, outer: Lanes) -> bool:
+        """Whether each group has blocks of its own, in order."""
+        whole = all(len(lanes) % (group * self.block) == 0 and NONE not in lanes for lanes in (inner, outer))
+        return whole and is_in_order(inner) and is_in_order(outer)
 
     @staticmethod
     def winograd_tile(output: tuple[int, ...], products: int) -> int:
@@ -83,63 +135,72 @@ class Packer:
 
     # ------------------------------------------------------------------ layouts
 
-    def channels(self, value: Value, shape: tuple[int, ...]) -> Value:
-        """A vector over channels, padded with zeros and given `shape`."""
-        count = 1
-        for extent in shape:
-            count *= extent
+    def channels(self, value: Value, lanes: Lanes, shape: tuple[int, ...]) -> Value:
+        """A vector over channels, or one number for all of them, in their lanes and with `shape`."""
         flat = self.build("Reshape", value, self.build.ints([-1]))
-        padding = count - flat.shape[0]
-        if padding:
-            flat = self.build("Pad", flat, self.build.ints([0, padding]))
-        return self.build("Reshape", flat, self.build.ints(shape))
+        return self.build("Reshape", self.spread(flat, 0, lanes), self.build.ints(shape))
 
-    def bias(self, value: Value | None, blocks: int) -> Value:
+    def bias(self, value: Value | None, lanes: Lanes) -> Value:
         """`[Ob, B]`, zero where there is none."""
+        shape = (len(lanes) // self.block, self.block)
         if value is None:
-            return self.build.constant([[0.0] * self.block] * blocks, DType.FLOAT32)
-        return self.channels(value, (blocks, self.block))
+            return self.build.constant([[0.0] * self.block] * shape[0], DType.FLOAT32)
+        return self.channels(value, lanes, shape)
 
-    def depthwise(self, w: Value, blocks: int) -> Value:
+    def depthwise(self, w: Value, lanes: Lanes) -> Value:
         """`[C, 1, kh, kw]` to `[Cb, kh, kw, B]`."""
         _, _, kh, kw = w.shape
-        padded = self._padded(w, blocks * self.block, 1)
-        split = self.build("Reshape", padded, self.build.ints([blocks, self.block, kh, kw]))
+        shape = [len(lanes) // self.block, self.block, kh, kw]
+        split = self.build("Reshape", self.spread(w, 0, lanes), self.build.ints(shape))
         return self.build("Transpose", split, perm=(0, 2, 3, 1))
 
-    def planar(self, w: Value, blocks: int, panels: int) -> Value:
+    def planar(self, w: Value, outer: Lanes, panels: int) -> Value:
         """`[O, C, kh, kw]` to `[Op, C, kh, kw, V, B]`."""
         _, channels, kh, kw = w.shape
-        padded = self._padded(w, blocks * self.block, channels)
-        shape = [blocks // panels, panels, self.block, channels, kh, kw]
-        return self.build("Transpose", self.build("Reshape", padded, self.build.ints(shape)), perm=(0, 3, 4, 5, 1, 2))
+        shape = [len(outer) // self.block // panels, panels, self.block, channels, kh, kw]
+        split = self.build("Reshape", self.spread(w, 0, outer), self.build.ints(shape))
+        return self.build("Transpose", split, perm=(0, 3, 4, 5, 1, 2))
 
-    def blocked(self, w: Value, blocks: int, panels: int) -> Value:
+    def blocked(self, w: Value, inner: Lanes, outer: Lanes, panels: int) -> Value:
         """`[O, I, kh, kw]` to `[Op, Ib, kh, kw, B, V, B]`."""
-        _, channels, kh, kw = w.shape
-        inner = block_count(channels, self.block)
-        padded = self._padded(w, blocks * self.block, inner * self.block)
-        shape = [blocks // panels, panels, self.block, inner, self.block, kh, kw]
-        split = self.build("Reshape", padded, self.build.ints(shape))
-        return self.build("Transpose", split, perm=(0, 3, 5, 6, 4, 1, 2))
+        _, _, kh, kw = w.shape
+        spread = self.spread(self.spread(w, 0, outer), 1, inner)
+        shape = [len(outer) // self.block // panels, panels, self.block, len(inner) // self.block, self.block, kh, kw]
+        return self.build(
+            "Transpose", self.build("Reshape", spread, self.build.ints(shape)), perm=(0, 3, 5, 6, 4, 1, 2)
+        )
 
-    def winograd(self, w: Value, blocks: int, panels: int, tile: int) -> Value:
+    def gathered(self, w: Value, reach: Reach) -> Value:
+        """`[O, I, kh, kw]` to `[T, kh, kw, B]`: a vector for each channel that a block of outputs reads."""
+        outputs, channels, kh, kw = w.shape
+        flat = self.build("Reshape", w, self.build.ints([outputs * channels, kh * kw]))
+        with_zero = self.build("Pad", flat, self.build.ints([0, 0, 1, 0]))
+        filters = self.build.constant(reach.filters(channels, outputs * channels), DType.INT64)
+        vectors = self.build("Transpose", self.build("Gather", with_zero, filters, axis=0), perm=(0, 2, 1))
+        return self.build("Reshape", vectors, self.build.ints([len(reach.places), kh, kw, self.block]))
+
+    def winograd(self, w: Value, inner: Lanes, outer: Lanes, panels: int, tile: int) -> Value:
         """`[O, I, 3, 3]` to `[(tile + 2)^2, Op, Ib, B, V, B]`: G w G^T, computed in double precision."""
         matrix = winograd_matrices.as_array(winograd_matrices.weight_matrix(tile))
         both = self.build.constant(np.kron(matrix, matrix).T, DType.FLOAT64)  # one product instead of two a filter
         flat = self.build("Reshape", w, self.build.ints([w.shape[0], w.shape[1], 9]))
         product = self.build("MatMul", self.build("Cast", flat, to=DType.FLOAT64.onnx), both)
-        sizes = self.build.ints([w.shape[0], w.shape[1], tile + 2, tile + 2])
-        points = self.build("Reshape", self.build("Cast", product, to=DType.FLOAT32.onnx), sizes)
-        inner = block_count(w.shape[1], self.block)
-        padded = self._padded(points, blocks * self.block, inner * self.block)
-        shape = [blocks // panels, panels, self.block, inner, self.block, (tile + 2) ** 2]
-        split = self.build("Reshape", padded, self.build.ints(shape))
+        points = self.build("Cast", product, to=DType.FLOAT32.onnx)
+        spread = self.spread(self.spread(points, 0, outer), 1, inner)
+        blocks = len(outer) // self.block // panels, panels, self.block, len(inner) // self.block, self.block
+        split = self.build("Reshape", spread, self.build.ints([*blocks, (tile + 2) ** 2]))
         return self.build("Transpose", split, perm=(5, 0, 3, 4, 1, 2))
 
-    def _padded(self, w: Value, outputs: int, inputs: int) -> Value:
-        """Weights with zero channels added at the end."""
-        more = (outputs - w.shape[0], inputs - w.shape[1])
-        if not any(more):
-            return w
-        return self.build("Pad", w, self.build.ints([0, 0, 0, 0, *more, 0, 0]))
+    def spread(self, value: Value, axis: int, lanes: Lanes) -> Value:
+        """The value with the channels of an axis in lanes, zero where there is none."""
+        rank, extent = len(value.shape), value.shape[axis]
+        missing = len(lanes) - extent
+        ends = [0] * (2 * rank)
+        if is_in_order(lanes):
+            ends[rank + axis] = missing
+            return self.build("Pad", value, self.build.ints(ends)) if missing else value
+        if NONE in lanes:
+            ends[rank + axis] = 1
+            value = self.build("Pad", value, self.build.ints(ends))
+        places = [extent if channel == NONE else channel for channel in lanes]
+        return self.build("Gather", value, self.build.ints(places), axis=axis)

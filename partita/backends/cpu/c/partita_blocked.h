@@ -92,6 +92,40 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
     }
 }
 
+/* The same for one block of output channels that reads single input channels: `window->blocks` of them, which begin at
+ * `places` of x. Weights are [blocks][rows][columns][PARTITA_BLOCK]. */
+static inline __attribute__((always_inline)) void partita_gathered_tile(const int pixels, const int stride,
+                                                                        const int rows, const int columns,
+                                                                        const partita_window *window,
+                                                                        const int64_t *places, const float *x,
+                                                                        const float *weights, float *out) {
+    const int64_t chunk = rows * columns < PARTITA_CHUNK ? PARTITA_CHUNK / (rows * columns) : 1;
+    const partita_lanes *w = (const partita_lanes *)weights;
+    for (int64_t first = 0; first < window->blocks; first += chunk) {
+        const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
+        partita_lanes sums[PARTITA_SUMS];
+#pragma GCC unroll 32
+        for (int s = 0; s < pixels; ++s)
+            sums[s] = (partita_lanes){0};
+        for (int64_t k = first; k < last; ++k) {
+            for (int row = 0; row < rows; ++row) {
+                const float *source = x + places[k] + row * window->row_stride;
+#pragma GCC unroll 1
+                for (int column = 0; column < columns; ++column, source += window->column_stride, ++w) {
+#pragma GCC unroll 32
+                    for (int s = 0; s < pixels; ++s)
+                        sums[s] += source[s * stride] * *w;
+                }
+            }
+        }
+#pragma GCC unroll 32
+        for (int s = 0; s < pixels; ++s) {
+            partita_lanes *result = (partita_lanes *)(out + s * window->pixel_step);
+            *result = first == 0 ? sums[s] : *result + sums[s];
+        }
+    }
+}
+
 /* What lies in the windows of `pixels` neighbours of a line, combined for each: the largest (NaN if there is one), the sum,
  * or the sum of products with `weights` [rows][columns]. The image is [height][width]; places outside it do not count.
  * `left` is the column where the first window begins. Constants after inlining: `pixels`; whether all columns of the
@@ -101,7 +135,7 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
         const int pixels, const int inside, parameter const partita_lanes *image, const int64_t height,            \
         const int64_t width, const int64_t top, const int64_t left, const int rows, const int columns,             \
         const int down, const int across, const int stride, partita_lanes *out) {                                  \
-        partita_lanes totals[PARTITA_MOST_PIXELS];                                                                 \
+        partita_lanes totals[PARTITA_SUMS];                                                                        \
         PARTITA_UNROLLED for (int p = 0; p < pixels; ++p)                                                          \
             totals[p] = (partita_lanes){0} + (initial);                                                            \
         for (int row = 0; row < rows; ++row) {                                                                     \
@@ -124,7 +158,6 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
             out[p] = totals[p];                                                                                    \
     }
 
-#define PARTITA_MOST_PIXELS 16
 #define PARTITA_UNROLLED _Pragma("GCC unroll 16")
 #define PARTITA_WEIGHTS const partita_lanes *weights,
 #define PARTITA_WEIGHT const partita_lanes weight = weights[row * columns + column]
