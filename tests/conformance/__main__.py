@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import subprocess
-import sys
 import time
 
 import onnx_suite
 import report
+import sanitizers
 import workers
 
 
@@ -20,10 +18,16 @@ def main() -> None:
     parser.add_argument("--target", action="append", default=[], help="an accelerator; may be repeated")
     parser.add_argument("--update", action="store_true", help="write docs/conformance.md and expected.txt")
     parser.add_argument("-v", action="store_true", help="say in full why a case does not pass")
-    parser.add_argument("--sanitize", action="store_true", help="with gcc's address and undefined behaviour sanitizers")
+    parser.add_argument(
+        "--sanitize",
+        nargs="?",
+        const="gcc",
+        choices=sanitizers.KINDS,
+        help="with the address and undefined behaviour sanitizers of a compiler (gcc)",
+    )
     options = parser.parse_args()
-    if options.sanitize and not workers.IS_SANITIZED:
-        restart_sanitized()
+    if options.sanitize and workers.SANITIZER is None:
+        sanitizers.restart(options.sanitize)
     names = [name for name in onnx_suite.cases() if re.search(options.k or "", name)]
     start = time.monotonic()
     outcomes = workers.run(names, options.target)
@@ -35,21 +39,6 @@ def main() -> None:
     if options.update and not options.k and not options.target:
         report.EXPECTED.write_text(report.expected_text(outcomes))
         report.PAGE.write_text(report.page(outcomes))
-
-
-def restart_sanitized() -> None:
-    """Runs this program again with the sanitizers' libraries loaded before all others."""
-    libraries = [
-        subprocess.run(["gcc", f"-print-file-name={name}"], capture_output=True, text=True, check=True).stdout.strip()
-        for name in ("libasan.so", "libubsan.so")
-    ]
-    environment = {
-        **os.environ,
-        "PARTITA_SANITIZED": "1",
-        "LD_PRELOAD": " ".join(libraries),
-        "ASAN_OPTIONS": "detect_leaks=0",  # Python leaves much for the end of the process
-    }
-    os.execve(sys.executable, [sys.executable, *sys.argv], environment)
 
 
 if __name__ == "__main__":

@@ -16,11 +16,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import onnx_suite
+import sanitizers
 from comparison import difference, drawn_difference
 
 import partita
@@ -34,10 +35,11 @@ from partita.runtime.toolchain import Linking, Source, Toolchain, link_flags, ru
 BATCH = 64
 WORKERS = 2
 SILENCE = 300  # seconds without a word from a worker: it hangs
-SANITIZED = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-g1")
-# Set by `python tests/conformance --sanitize`, which loads the sanitizers' libraries before Python.
-IS_SANITIZED = "PARTITA_SANITIZED" in os.environ
-QUICK = BuildOptions(optimization="-O1", mcpu="", jobs=1, flags=SANITIZED if IS_SANITIZED else ())
+SANITIZER = sanitizers.chosen()
+QUICK = BuildOptions(optimization="-O1", mcpu="", jobs=1)
+if SANITIZER is not None:
+    QUICK = replace(QUICK, cc=SANITIZER.cc, flags=SANITIZER.flags)
+    os.environ.pop("LD_PRELOAD", None)  # it is loaded; compilers run without
 
 PASSED, FAILED, UNSUPPORTED = "passed", "failed", "unsupported"
 
@@ -123,7 +125,7 @@ def _work(names: Sequence[str], targets: Sequence[str], sender: multiprocessing.
 
 def _compile(case: onnx_suite.Case, targets: Sequence[str]) -> MetadataModule | Outcome:
     try:
-        build = None if case.kind == "real" and not IS_SANITIZED else QUICK
+        build = None if case.kind == "real" and SANITIZER is None else QUICK
         return partita.compile(case.model, targets=list(targets), name=f"case_{case.number}", build=build)
     except UnsupportedOperatorError as error:
         return Outcome(case.name, UNSUPPORTED, str(error))
