@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from partita.errors import UnsupportedOperatorError
 from partita.ir.dims import Dim
 from partita.ir.graph import Value
 from partita.ir.types import DType
 
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 PREDICATES = COMPARISONS | {"logical_and", "logical_or", "logical_not", "isnan", "isinf"}
+
+
+STRING_FUNCTIONS = COMPARISONS | {"select", "string_concat"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -177,6 +181,7 @@ def literal(value: Operand, dtype: DType) -> Expr:
 def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr:
     """Applies a scalar function; numbers take the type of the first expression among the arguments."""
     types: list[DType] = [a.dtype for a in arguments if isinstance(a, Expr)]
+    check_strings(function, *types)
     peer = next((t for t in types if t is not DType.BOOL), types[0] if types else DType.FLOAT32)
     expressions = tuple(literal(a, peer) for a in arguments)
     folded = _fold_index(function, expressions)
@@ -185,6 +190,12 @@ def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr
     if dtype is None:
         dtype = DType.BOOL if function in PREDICATES else peer
     return Call(function, expressions, dtype)
+
+
+def check_strings(function: str, *types: DType) -> None:
+    """`UnsupportedOperatorError` for a function of numbers on strings."""
+    if DType.STRING in types and function not in STRING_FUNCTIONS:
+        raise UnsupportedOperatorError(f"its elements would be combined by {function!r}, which strings have not")
 
 
 def _fold_index(function: str, arguments: tuple[Expr, ...]) -> Expr | None:

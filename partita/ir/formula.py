@@ -18,6 +18,7 @@ from partita.ir.expression import (
     Operand,
     Reduce,
     Size,
+    check_strings,
     literal,
 )
 from partita.ir.graph import Value
@@ -62,6 +63,7 @@ def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:
 
 
 def reduce(combine: str, axes: Sequence[Axis], body: Expr, initial: Operand) -> Expr:
+    check_strings(combine, body.dtype)
     return Reduce(combine, tuple(axes), body, literal(initial, body.dtype), body.dtype)
 
 

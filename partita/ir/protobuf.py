@@ -57,10 +57,8 @@ def type_to_proto(kind: Type, names: Names | None = None) -> TypeProto:
 def _dtype(number: int) -> DType:
     try:
         return DType.from_onnx(number)
-    except KeyError:
-        raise ModelError(
-            f"element type {number} is not one that Partita knows; the file is damaged or too new"
-        ) from None
+    except LookupError as error:
+        raise ModelError(f"{error}; the file is damaged or too new") from None
 
 
 def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dims.Dim | None:

@@ -82,8 +82,8 @@ def dense(sparse: onnx.SparseTensorProto, base: Path | None = None) -> Array:
 def _tensor_type(tensor: onnx.TensorProto, where: str) -> TensorType:
     try:
         dtype = DType.from_onnx(tensor.data_type)
-    except KeyError:
-        raise ModelError(f"{where}: element type {tensor.data_type} is not one that Partita knows") from None
+    except LookupError as error:
+        raise ModelError(f"{where}: {error}") from None
     shape = tuple(int(dim) for dim in tensor.dims)
     check_shape(shape, where)
     return TensorType(dtype, shape)

@@ -90,7 +90,9 @@ class DType(enum.Enum):
 
     @classmethod
     def from_onnx(cls, number: int) -> DType:
-        """The element type of a `TensorProto.DataType`; `KeyError` for 0 and unknown numbers."""
+        """The element type of a `TensorProto.DataType`; `LookupError` for 0 and unknown numbers."""
+        if number not in _BY_ONNX:
+            raise LookupError(f"element type {number} is not one that Partita knows")
         return _BY_ONNX[number]
 
     def __repr__(self) -> str:

@@ -36,7 +36,11 @@ def main() -> None:
             text = outcome.detail if options.v else ", ".join(report.missing(outcome.detail)) or outcome.detail[:160]
             print(f"{outcome.status} {outcome.name}: {text}")
     print(report.counts(outcomes.values()), f"in {time.monotonic() - start:.0f} s")
-    if options.update and not options.k and not options.target:
+    if not options.update or options.k or options.target:
+        return
+    if options.sanitize:
+        report.record_sanitized(options.sanitize, outcomes)
+    else:
         report.EXPECTED.write_text(report.expected_text(outcomes))
         report.PAGE.write_text(report.page(outcomes))
 

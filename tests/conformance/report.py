@@ -1,4 +1,5 @@
-"""The record of the suite: docs/conformance.md for readers, expected.txt for the test that keeps it true."""
+"""The record of the suite: docs/conformance.md for readers, expected.txt for the test that keeps it true, sanitized.txt
+for the runs under sanitizers, which take too long for a test."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from workers import FAILED, PASSED, UNSUPPORTED, Outcome
 
 HERE = Path(__file__).parent
 EXPECTED = HERE / "expected.txt"
+SANITIZED = HERE / "sanitized.txt"
 PAGE = HERE.parents[1] / "docs" / "conformance.md"
 COMMAND = "python tests/conformance --update"
 
@@ -25,6 +27,20 @@ def expected_text(outcomes: Mapping[str, Outcome]) -> str:
     """One line for each case that does not pass, or passes without generated code."""
     lines = [f"{o.status if o.status != PASSED else 'engine'} {o.name}" for o in outcomes.values() if not _is_plain(o)]
     return "".join(f"{line}\n" for line in sorted(lines))
+
+
+def record_sanitized(kind: str, outcomes: Mapping[str, Outcome]) -> None:
+    """Writes what came of a run under the sanitizers of a compiler."""
+    number = counts(outcomes.values())
+    found = sum(outcome.detail.startswith("crashed") for outcome in outcomes.values())
+    start = f"| `python tests/conformance --sanitize {kind}` |"
+    others = (
+        [line for line in SANITIZED.read_text().splitlines() if not line.startswith(start)]
+        if SANITIZED.exists()
+        else []
+    )
+    lines = [*others, f"{start} {number['all']} | {number[PASSED]} | {found} |"]
+    SANITIZED.write_text("".join(f"{line}\n" for line in sorted(lines)))
 
 
 def _is_plain(outcome: Outcome) -> bool:
@@ -54,6 +70,11 @@ def page(outcomes: Mapping[str, Outcome]) -> str:
     engine = {o.name: "" for o in outcomes.values() if o.status == PASSED and o.engine}
     lines += _section("Failed", failed) + _section("Unsupported, by operator", unsupported)
     lines += _section("Passed by bind time alone", engine)
+    if SANITIZED.exists():
+        lines += ["", "## Sanitizers", ""]
+        lines += ["Undefined behaviour, and reads and writes outside of memory, end a case. Whole runs:", ""]
+        lines += ["| command | cases | passed | ended by a finding |", "|---|---|---|---|"]
+        lines += SANITIZED.read_text().splitlines()
     return "\n".join(lines) + "\n"
 
 

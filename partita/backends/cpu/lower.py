@@ -16,7 +16,7 @@ from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
 from partita.ir.operators.sequences import is_list
 from partita.ir.schema import NEWEST_OPSET
-from partita.ir.types import OptionalType, SequenceType, TensorType
+from partita.ir.types import DType, OptionalType, SequenceType, TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
 
@@ -40,6 +40,7 @@ def unsupported(node: Node) -> str | None:
     if problem is None and is_control(node):
         inner = (part for body in bodies(node).values() for part in body.nodes)
         return next((f"{part.op_type} in its body: {p}" for part in inner if (p := unsupported(part))), None)
+    problem = problem or _no_strings(node)
     if problem is not None or has_expression(node) or is_observation(node) or node.op_type in SEQUENCE_OPERATORS:
         return problem
     graph = Graph("claim")
@@ -69,6 +70,19 @@ def unsupported(node: Node) -> str | None:
         problem = problem or next((p for value in part.outputs if (p := _no_c_type(value))), None)
         if problem is not None:
             return problem
+    return None
+
+
+def _no_strings(node: Node) -> str | None:
+    """Why the expression of `node` cannot be of strings, where operands are."""
+    operator = definition(node)
+    strings = any(isinstance(v.type, TensorType) and v.type.dtype is DType.STRING for v in node.operands)
+    if operator is None or operator.compute is None or not strings:
+        return None
+    try:
+        operator.computations(node)
+    except UnsupportedOperatorError as error:
+        return f"{node.op_type}: {error}"
     return None
 
 

@@ -7,13 +7,28 @@ from collections.abc import Sequence
 
 from partita.errors import ModelError
 from partita.ir import dims
+from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Expr, Index, call, literal
 from partita.ir.formula import cast, load, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import infers, performs
+from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
+
+
+@becomes("Attention")
+def values_of_another_type(build: Builder, node: Node) -> list[Value] | None:
+    """ONNX's function wants values in the queries' type; those that are handed on keep theirs."""
+    kind, other = node.operand(0).tensor.dtype.onnx, node.operand(2).tensor.dtype.onnx
+    if kind == other:
+        return None
+    inputs = [
+        build("Cast", value, to=kind) if value is not None and place in (2, 5) else value
+        for place, value in enumerate(node.inputs)
+    ]
+    results = build.node("Attention", *inputs, outputs=len(node.outputs), **node.attributes)
+    return [build("Cast", value, to=other) if place == 2 else value for place, value in enumerate(results)]
 
 
 @infers("Attention")

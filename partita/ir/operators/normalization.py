@@ -10,7 +10,7 @@ from partita.ir.formula import load, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import computes, decomposes, infers, upgrades
+from partita.ir.operators.registry import becomes, computes, decomposes, infers, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -97,6 +97,25 @@ def like_input_along_axis(node: Node) -> Type:
 @infers("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
 def like_input(node: Node) -> Type:
     return node.operand(0).type
+
+
+@decomposes("MeanVarianceNormalization")
+def mean_variance_normalization(build: Builder, node: Node) -> Value:
+    """`(x - mean) / (deviation + 1e-9)`; ONNX's function for it is of float32 alone."""
+    x, axes = node.operand(0), build.ints(node.attributes.get("axes", (0, 2, 3)))
+    centered = build("Sub", x, build("ReduceMean", x, axes))
+    deviation = build("Sqrt", build("ReduceMean", build("Mul", centered, centered), axes))
+    return build("Div", centered, build("Add", deviation, build.scalar(1e-9, x)))
+
+
+@becomes("RMSNormalization")
+def scale_of_another_type(build: Builder, node: Node) -> Value | None:
+    """ONNX's function wants the scale in the input's type; the result has the scale's."""
+    x, scale = node.operands
+    if x.tensor.dtype is scale.tensor.dtype:
+        return None
+    own = build("Cast", scale, to=x.tensor.dtype.onnx)
+    return build("Cast", build("RMSNormalization", x, own, **node.attributes), to=scale.tensor.dtype.onnx)
 
 
 @decomposes("Softmax")

@@ -78,6 +78,40 @@ def test_what_is_cut_from_an_odd_rest_lies_behind():
     assert results("y = CenterCropPad(x, s)", {"x": floats(1, 2)}, {"s": np.array([5])}) == [[0, 1, 2, 0, 0]]
 
 
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_mean_and_variance_of_any_float(kind):
+    x = np.random.default_rng(0).normal(2, 3, (2, 3, 4, 5)).astype(kind)
+    (found,) = results("y = MeanVarianceNormalization <axes = [0, 2, 3]> (x)", {"x": x})
+    exact = x.astype(np.float64)
+    centered = exact - exact.mean((0, 2, 3), keepdims=True)
+    wanted = centered / (np.sqrt((centered**2).mean((0, 2, 3), keepdims=True)) + 1e-9)
+    np.testing.assert_allclose(found, wanted, rtol=0, atol=16 * np.finfo(kind).eps)
+
+
+def test_a_scale_of_another_type_decides_the_type_of_the_result():
+    x, scale = np.float32([[1, 2], [3, 4]]), np.float16([0.5, 2])
+    batch = Batch(opset=28)
+    batch.add("y = RMSNormalization(x, w)", {"x": x, "w": scale})
+    found = batch.compile().run(batch.inputs)["n0_y"]
+    assert found.dtype == np.float16
+    np.testing.assert_allclose(found, x / np.sqrt((x**2).mean(1, keepdims=True)) * scale, rtol=1e-3)
+
+
+def test_attention_to_values_of_another_type():
+    random = np.random.default_rng(0)
+    q, k, v, old = (random.normal(size=(1, 2, 3, 4)) for _ in range(4))
+    given = {"q": np.float32(q), "k": np.float32(k), "v": np.float16(v), "p": np.float32(old), "o": np.float16(old)}
+    batch = Batch(opset=28)
+    batch.add("y, a, b = Attention(q, k, v, , p, o)", given, outputs="yab")
+    found = batch.compile().run(batch.inputs)
+    assert [found[f"n0_{name}"].dtype for name in "yab"] == [np.float32, np.float32, np.float16]
+    keys, values = np.concatenate([old, k], 2), np.concatenate([given["o"], given["v"]], 2)
+    products = np.exp(q @ keys.swapaxes(2, 3) / 2)
+    shares = products / products.sum(-1, keepdims=True)
+    np.testing.assert_allclose(found["n0_y"], shares @ values.astype(float), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(found["n0_b"], values)
+
+
 @pytest.mark.parametrize(
     ("inputs", "node", "problem"),
     [
