@@ -55,6 +55,11 @@ class Backend(ABC):
         """Outputs (by index) that may overwrite an input that dies here."""
         return {}
 
+    def parts(self, node: Node) -> Sequence[int]:
+        """Where each operand lies in the output, in bytes, of a node that does nothing but put its operands together:
+        they may be computed there. None where it does more."""
+        return ()
+
     def workspace(self, node: Node) -> Dim:
         """Bytes of scratch memory that `node` needs while it runs."""
         return 0

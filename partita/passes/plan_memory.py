@@ -2,7 +2,8 @@
 
 The schedule is the regions' nodes in the order they run, one step each; a node that holds bodies takes a step before
 theirs and one after, and what a body reads of outside lives as long. Values that are one memory (views, what a
-region hands out, an operand overwritten in place) form one buffer; a buffer lives from its first step to its last.
+region hands out, an operand overwritten in place) form one buffer; a buffer lives from its first step to its last. What
+a node would only put together, as Concat does, is computed in its output, and nothing runs.
 Buffers are placed one after another, each at the lowest offset where nothing that lives at the same time lies (greedy;
 Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020), in two orders of which the better
 stays: the largest first, which keeps small buffers out of the way of large ones; and the fullest step's first, the
@@ -38,6 +39,7 @@ class MemoryTraits(Protocol):
 
     def views(self, node: Node) -> Mapping[int, int]: ...
     def in_place(self, node: Node) -> Mapping[int, int]: ...
+    def parts(self, node: Node) -> Sequence[int]: ...
     def workspace(self, node: Node) -> Dim: ...
 
 
@@ -62,6 +64,7 @@ class MemoryPlan:
     buffers: list[PlannedBuffer] = field(default_factory=list)
     buffer_of: dict[Value, int] = field(default_factory=dict)
     workspace_of: dict[Node, int] = field(default_factory=dict)
+    assembled: set[Node] = field(default_factory=set)  # whose operands lie in their output, so that nothing is to do
     data_dependent: frozenset[str] = frozenset()
     symbols: tuple[str, ...] = ()  # the symbolic dimensions, in the order of `extents` at run time
     arena_bytes: int = 0  # -1: known once the symbolic dimensions are
@@ -93,13 +96,18 @@ class _Planner:
         hidden = frozenset(symbols) - frozenset(_symbols(graph, []))
         self.result = MemoryPlan(data_dependent=data_dependent | hidden, symbols=symbols)
         self.parent: dict[Value, Value] = {}
+        self.inside: dict[int, tuple[int, int]] = {}  # the buffer that a buffer lies in, and the first byte there
 
     def plan(self) -> MemoryPlan:
         steps = [(region, node) for region in self.regions for node in steps_of(region.body)]
         self._unite()
         self._make_buffers(steps)
         self._overwrite_in_place(steps)
-        self._place()
+        if self._is_static():
+            self._assemble(steps)
+            self._place()
+        else:
+            self.result.arena_bytes = self.result.lower_bound = -1
         return self.result
 
     # ------------------------------------------------------------------ values that are one memory
@@ -244,15 +252,43 @@ class _Planner:
                         if number == new:
                             self.result.buffer_of[value] = old
 
+    def _is_static(self) -> bool:
+        return dims.all_static(buffer.bytes for buffer in self.result.buffers if buffer.storage is Storage.ARENA)
+
+    def _assemble(self, steps: list[tuple[Region, Node]]) -> None:
+        """Lets the operands of a node that puts them together be computed where they belong in its output."""
+        buffers, buffer_of = self.result.buffers, self.result.buffer_of
+        for step, (region, node) in enumerate(steps):
+            starts = () if is_control(node) else self.traits[region.backend].parts(node)
+            if not starts or node not in region.body.nodes:
+                continue
+            whole, parts = buffer_of[node.output], [buffer_of[value] for value in node.operands]
+            outside = {buffer_of[value] for value in (*region.body.inputs, *region.body.outputs) if value in buffer_of}
+            if len(set(parts)) < len(parts) or not outside.isdisjoint({whole, *parts}):
+                continue
+            are_alone = all(
+                buffers[part].storage is Storage.ARENA
+                and buffers[part].last == step
+                and part not in self.inside
+                and dims.same(buffers[part].bytes, _bytes(value))
+                for part, value in zip(parts, node.operands, strict=True)
+            )
+            is_new = buffers[whole].storage is Storage.ARENA and buffers[whole].first == step
+            if not are_alone or not is_new or any(start % ALIGNMENT for start in starts):
+                continue
+            self.result.assembled.add(node)
+            self.inside.update((part, (whole, start)) for part, start in zip(parts, starts, strict=True))
+            buffers[whole].first = min(buffers[part].first for part in parts)
+
     def _place(self) -> None:
-        arena = [b for b in self.result.buffers if b.storage is Storage.ARENA]
-        if not dims.all_static(buffer.bytes for buffer in arena):
-            self.result.arena_bytes = self.result.lower_bound = -1
-            return
+        buffers = self.result.buffers
+        arena = [b for number, b in enumerate(buffers) if b.storage is Storage.ARENA and number not in self.inside]
         arena = [buffer for buffer in arena if buffer.first <= buffer.last]
         placed = arrange(arena)
         for buffer, offset in placed:
             buffer.offset = offset
+        for part, (whole, start) in sorted(self.inside.items(), key=lambda item: -buffers[item[0]].last):
+            buffers[part].offset = buffers[whole].offset + start
         self.result.arena_bytes = height(placed)
         self.result.lower_bound = max(_live_bytes(arena).values(), default=0)
 

@@ -59,6 +59,9 @@ class _Stage:
     def run(self, node: Node, traits: MemoryTraits) -> None:
         for value in node.operands:
             self.read(value, f"read by {node.name}")
+        if node in self.plan.assembled:
+            self.assemble(node, traits)
+            return
         views, in_place = traits.views(node), traits.in_place(node)
         read = {self.place(self.plan.buffer_of[value]) for value in node.operands}
         if node in self.plan.workspace_of:
@@ -76,6 +79,15 @@ class _Stage:
             overwritten = {other for other in read if _overlap(place, other)}
             assert overwritten <= allowed & {place}, f"{node.name} writes over what it reads"
             self.write(output, output)
+
+    def assemble(self, node: Node, traits: MemoryTraits) -> None:
+        """The operands, which were just read, lie in the output as the backend said."""
+        whole = self.place(self.plan.buffer_of[node.output])
+        starts = list(traits.parts(node))
+        ends = [*starts[1:], whole[2] - whole[1]]
+        for value, start, end in zip(node.operands, starts, ends, strict=True):
+            assert self.place(self.plan.buffer_of[value]) == (whole[0], whole[1] + start, whole[1] + end)
+        self.write(node.output, node.output)
 
     def read(self, value: Value, why: str) -> None:
         place = self.place(self.plan.buffer_of[value])

@@ -174,6 +174,65 @@ def test_what_a_region_is_given_is_not_overwritten_in_it():
     assert buffer(plan, "a") is not buffer(plan, "b")
 
 
+# ---------------------------------------------------------------------- parts of a whole
+
+JOINS = Machine("cpu", ("*",), joins=("Concat",), overwrites=("Relu",))
+JOIN = "model (float[16] x) => (float[32] y) { a = Exp (x) b = Neg (x) c = Concat <axis=0> (a, b) y = Exp (c) }"
+
+
+def assembled(plan: MemoryPlan) -> list[str]:
+    return sorted(node.output.name for node in plan.assembled)
+
+
+def test_what_is_only_put_together_is_computed_where_it_belongs():
+    plan = planned(JOIN, JOINS)
+    assert assembled(plan) == ["c"]
+    assert [buffer(plan, name).offset - buffer(plan, "c").offset for name in "ab"] == [0, 64]
+    assert life(plan, "c") == (0, 3)
+    assert plan.arena_bytes == plan.lower_bound == 128
+
+
+def test_wholes_lie_in_larger_ones():
+    body = "a = Exp (x) b = Neg (x) c = Concat <axis=0> (a, b) d = Neg (x) e = Concat <axis=0> (d, c) y = Exp (e)"
+    plan = planned(f"model (float[16] x) => (float[48] y) {{ {body} }}", JOINS)
+    assert assembled(plan) == ["c", "e"]
+    assert [buffer(plan, name).offset - buffer(plan, "e").offset for name in "dcab"] == [0, 64, 64, 128]
+    assert plan.arena_bytes == plan.lower_bound == 192
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        ("a = Exp (x) c = Concat <axis=0> (a, a) y = Exp (c)", "a is there twice"),
+        ("a = Exp (x) c = Concat <axis=0> (a, x) y = Exp (c)", "the caller's input lies elsewhere"),
+        ("a = Exp (x) b = Neg (x) y = Concat <axis=0> (a, b)", "the caller's output may lie anywhere"),
+        ("a = Exp (x) b = Neg (x) c = Concat <axis=0> (a, b) d = Relu (c) e = Concat <axis=0> (a, b) y = Sub (d, e)",
+         "what overwrites c must not overwrite a"),
+    ],
+)  # fmt: skip
+def test_what_lies_elsewhere_is_copied(body, why):
+    plan = planned(f"model (float[16] x) => (float[32] y) {{ {body} }}", JOINS)
+    assert "c" not in assembled(plan), why
+
+
+def test_parts_that_are_no_whole_lines_are_copied():
+    text = "model (float[8] x) => (float[16] y) { a = Exp (x) b = Neg (x) c = Concat <axis=0> (a, b) y = Exp (c) }"
+    assert not assembled(planned(text, JOINS))
+
+
+def test_what_a_region_is_given_is_copied_into_a_whole():
+    """A caller may run the region alone, on tensors of the caller's."""
+    assert not assembled(planned(JOIN, Machine("acc", ("Exp", "Neg")), JOINS))
+
+
+def test_where_sizes_are_symbolic_all_parts_are_copied():
+    """The runtime places each buffer for itself."""
+    text = """model (float[16] x, float[n] z) => (float[32] y, float[n] r) {
+        a = Exp (x) b = Neg (x) c = Concat <axis=0> (a, b) y = Exp (c) d = Exp (z) r = Exp (d)
+    }"""
+    assert not assembled(planned(text, JOINS))
+
+
 # ---------------------------------------------------------------------- workspaces and regions
 
 
@@ -310,10 +369,15 @@ def graphs(draw: st.DrawFn) -> tuple[Graph, tuple[str, ...]]:
     values.append(graph.add_parameter("w", kind, lambda: np.ones(16, np.float32)))
     taken = []
     for number in range(draw(st.integers(1, 14))):
-        operator = draw(st.sampled_from(["Identity", "Neg", "Relu", "Sub"]))
-        operands = [draw(st.sampled_from(values[-4:])) for _ in range(2 if operator == "Sub" else 1)]
+        operator = draw(st.sampled_from(["Identity", "Neg", "Relu", "Sub", "Concat"]))
+        operands = [draw(st.sampled_from(values[-4:]))]
+        if operator == "Sub":
+            operands.append(draw(st.sampled_from([value for value in values if value.shape == operands[0].shape])))
+        if operator == "Concat":
+            operands += draw(st.lists(st.sampled_from(values[-4:]), max_size=2))
         node = graph.add_node(operator, operands, outputs=[f"v{number}"], name=f"n{number}")
-        node.output.type = kind
+        size = sum(int(value.shape[0]) for value in operands) if operator == "Concat" else operands[0].shape[0]
+        node.output.type = TensorType(DType.FLOAT32, (size,))
         values.append(node.output)
         taken += [node.name] if draw(st.booleans()) else []
     graph.set_outputs(draw(st.lists(st.sampled_from(values), min_size=1, max_size=3, unique=True)))
@@ -326,6 +390,7 @@ def graphs(draw: st.DrawFn) -> tuple[Graph, tuple[str, ...]]:
 def test_any_graph_keeps_its_values(drawn):
     graph, taken = drawn
     memory = {"views_of": ("Identity",), "overwrites": ("Neg", "Relu", "Sub"), "scratch": {"Relu": 100}}
+    memory |= {"joins": ("Concat",)}
     machines = [Machine("acc", taken, **memory), Machine("cpu", ("*",), **memory)]
     partition(graph, machines, "m")
     traits = {machine.name: machine for machine in machines}

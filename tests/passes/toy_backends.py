@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pass_harness import graph_of
@@ -36,12 +36,17 @@ class Machine(Toy):
     views_of: tuple[str, ...] = ()
     overwrites: tuple[str, ...] = ()
     scratch: Mapping[str, int] = field(default_factory=dict)
+    joins: tuple[str, ...] = ()  # vectors, one after the other
 
     def views(self, node: Node) -> Mapping[int, int]:
         return {0: 0} if node.op_type in self.views_of else {}
 
     def in_place(self, node: Node) -> Mapping[int, int]:
         return {0: 0} if node.op_type in self.overwrites else {}
+
+    def parts(self, node: Node) -> Sequence[int]:
+        sizes = [4 * int(value.shape[0]) for value in node.operands] if node.op_type in self.joins else []
+        return [sum(sizes[:place]) for place in range(len(sizes))]
 
     def workspace(self, node: Node) -> int:
         return self.scratch.get(node.op_type, 0)

@@ -82,7 +82,7 @@ class _Region:
                 lines += self.control.statements(node)
             elif self.sequences.prints(node):
                 lines += self.sequences.statements(node)
-            elif not self.is_view(node):  # type: ignore[operator]
+            elif node not in self.plan.assembled and not self.is_view(node):  # type: ignore[operator]
                 lines += self._compared(node)
                 lines += self.source.reserve_for(node)
                 lines += self.kernels.call(node, _kernel(node, self.plan, self.target))
