@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,43 @@ def joined(parts: Sequence[Lanes]) -> Lanes:
         result += [channel if channel == NONE else first + channel for channel in lanes]
         first += count(lanes)
     return tuple(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What each block of results reads, where a channel of the result takes some neighbours among the input's alone:
+    block b the lanes `places[starts[b]:starts[b + 1]]` of the input, all that any of its own lanes takes."""
+
+    outer: Lanes
+    taken: tuple[range, ...]  # by each channel of the result
+    starts: tuple[int, ...]
+    places: tuple[int, ...]
+    channels: tuple[int, ...]  # in these lanes
+
+    @classmethod
+    def of(cls, taken: Sequence[range], inner: Lanes, outer: Lanes, block: int) -> Reach:
+        starts, read = [0], list[tuple[int, int]]()
+        lane_of = places(inner)
+        for first in range(0, len(outer), block):
+            ranges = {taken[channel] for channel in outer[first : first + block] if channel != NONE}
+            read += sorted((lane_of[channel], channel) for channel in set().union(*ranges))
+            starts.append(len(read))
+        return cls(outer, tuple(taken), tuple(starts), tuple(p for p, _ in read), tuple(c for _, c in read))
+
+    @property
+    def attributes(self) -> dict[str, tuple[int, ...]]:
+        """Those of a GatheredConv."""
+        return {"starts": self.starts, "places": self.places}
+
+    def reads(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """For each place and each lane of its block, `[T, B]`: the channel of the result, and which of those that it
+        takes the place holds; NONE where it takes another's."""
+        blocks = len(self.starts) - 1
+        output = np.repeat(np.reshape(self.outer, (blocks, -1)), np.diff(self.starts), axis=0)
+        limits = np.array([*((each.start, each.stop) for each in self.taken), (0, 0)])
+        first, end = np.moveaxis(limits[output], -1, 0)
+        channel = np.array(self.channels)[:, None]
+        return output, np.where((first <= channel) & (channel < end), channel - first, NONE)
 
 
 @dataclass(frozen=True, slots=True)

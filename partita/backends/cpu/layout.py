@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from partita.backends.cpu.blocked_normalization import blocked_response
 from partita.backends.cpu.blocked_operators import DOMAIN
 from partita.backends.cpu.lanes import Lanes, in_order, is_in_order, joined, places, shuffles
 from partita.backends.cpu.pack_weights import Packer
@@ -83,6 +84,8 @@ class _Layout:
             return None
         if node.op_type in GLOBAL:
             return self._global_pool
+        if node.op_type == "LRN":
+            return self._local_response
         if node.op_type == "Concat":
             return self._concat if self._is_concat(node) else None
         return self._pointwise if self._is_pointwise(node) else None
@@ -197,6 +200,10 @@ class _Layout:
         for window in windows:
             result = build(GLOBAL[node.op_type], result, kernel_shape=window)
         return result, lanes
+
+    def _local_response(self, node: Node) -> tuple[Value, Lanes]:
+        source, lanes = self._block(node.operand(0))
+        return blocked_response(Builder(self.graph, node.name), node, source, lanes), lanes
 
     def _is_concat(self, node: Node) -> bool:
         """Whether a Concat joins channels, and leaves little padding between them."""

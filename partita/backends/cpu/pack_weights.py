@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.lanes import NONE, Lanes, count, in_order, is_in_order, places
+from partita.backends.cpu.lanes import NONE, Lanes, Reach, in_order, is_in_order
 from partita.ir.builder import Builder
 from partita.ir.graph import Attribute, Node, Value
 from partita.ir.operators.contraction import window
@@ -28,42 +26,6 @@ class Choice:
     weights: Callable[[], Value]
     bias: Callable[[], Value]
     attributes: dict[str, Attribute] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What each block of outputs of a convolution in groups reads: block b `places[starts[b]:starts[b + 1]]`,
-    the lanes of all groups that it has a lane of."""
-
-    group: int
-    block: int
-    outer: Lanes
-    starts: tuple[int, ...]
-    places: tuple[int, ...]
-    channels: tuple[int, ...]  # in these lanes
-
-    @classmethod
-    def of(cls, group: int, inner: Lanes, outer: Lanes, block: int) -> Reach:
-        outputs, inputs = count(outer) // group, count(inner) // group
-        starts, read = [0], list[tuple[int, int]]()
-        lane_of = places(inner)
-        for first in range(0, len(outer), block):
-            groups = {channel // outputs for channel in outer[first : first + block] if channel != NONE}
-            channels = [g * inputs + c for g in groups for c in range(inputs)]
-            read += sorted((lane_of[channel], channel) for channel in channels)
-            starts.append(len(read))
-        return cls(group, block, outer, tuple(starts), tuple(p for p, _ in read), tuple(c for _, c in read))
-
-    def filters(self, per_group: int, none: int) -> np.ndarray[Any, Any]:
-        """`[T, B]`: which of the filters, counted over outputs and a group's inputs, takes a channel to a lane."""
-        outputs = count(self.outer) // self.group
-        result = np.full((len(self.places), self.block), none)
-        lanes = np.array(self.outer).reshape(-1, self.block)
-        for block, (start, end) in enumerate(pairwise(self.starts)):
-            channel, output = np.array(self.channels[start:end])[:, None], lanes[block][None, :]
-            is_own = (output != NONE) & (channel // per_group == output // outputs)
-            result[start:end] = np.where(is_own, output * per_group + channel % per_group, none)
-        return result
 
 
 class Packer:
@@ -91,9 +53,9 @@ class Packer:
         if group > 1 and per_group == 1 and group == outputs:
             return Choice("BlockedDepthwiseConv", lambda: self.depthwise(w, outer), bias)
         if group > 1 and not self._is_whole(group, inner, outer):
-            reach = Reach.of(group, inner, outer, self.block)
-            lists = {"starts": reach.starts, "places": reach.places}
-            return Choice("GatheredConv", lambda: self.gathered(w, reach), bias, lists)
+            groups = [range(g * per_group, (g + 1) * per_group) for g in range(group)]
+            reach = Reach.of([groups[output * group // outputs] for output in range(outputs)], inner, outer, self.block)
+            return Choice("GatheredConv", lambda: self.gathered(w, reach), bias, reach.attributes)
         unit = view.strides == (1, 1) and view.dilations == (1, 1)
         if group == 1 and tuple(kernel) == (3, 3) and unit and per_group >= WIDE and outputs >= WIDE:
             tile = self.winograd_tile(view.output, per_group * outputs)
@@ -175,8 +137,10 @@ class Packer:
         outputs, channels, kh, kw = w.shape
         flat = self.build("Reshape", w, self.build.ints([outputs * channels, kh * kw]))
         with_zero = self.build("Pad", flat, self.build.ints([0, 0, 1, 0]))
-        filters = self.build.constant(reach.filters(channels, outputs * channels), DType.INT64)
-        vectors = self.build("Transpose", self.build("Gather", with_zero, filters, axis=0), perm=(0, 2, 1))
+        output, offset = reach.reads()
+        filters = np.where(offset == NONE, outputs * channels, output * channels + offset)
+        vectors = self.build("Gather", with_zero, self.build.constant(filters, DType.INT64), axis=0)
+        vectors = self.build("Transpose", vectors, perm=(0, 2, 1))
         return self.build("Reshape", vectors, self.build.ints([len(reach.places), kh, kw, self.block]))
 
     def winograd(self, w: Value, inner: Lanes, outer: Lanes, panels: int, tile: int) -> Value:

@@ -106,6 +106,30 @@ def test_groups(group, inner, outer, size, attributes):
     batch.check()
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_local_response(order):
+    """LRN by NumPy: the reference evaluator's own takes the batch for the channels."""
+    text, inputs, weights = network(order, "nothing")
+    alone = Batch()
+    alone.add(text, inputs, weights, outputs=["c"])
+    (x,) = alone.expected().values()
+    batch = Batch()
+    for size, alpha, beta, bias in [
+        (5, 0.5, 0.75, 1.0),
+        (4, 2.0, 0.5, 2.0),
+        (1, 1.0, 0.25, 0.5),
+        (31, 0.5, 1.0, 1.0),
+        (3, 0.3, 1.3, 1.5),
+    ]:
+        response = f"{text}; y = LRN <size = {size}, alpha = {alpha}, beta = {beta}, bias = {bias}> (c)"
+        padded = np.pad(x**2, ((0, 0), ((size - 1) // 2, size // 2), (0, 0), (0, 0)))
+        near = np.lib.stride_tricks.sliding_window_view(padded, size, axis=1).sum(-1)
+        batch.add(response, inputs, weights, wanted=[x / (bias + alpha / size * near) ** beta])
+        sigmoid = 1 / (1 + np.exp(-batch.known[list(batch.known)[-1]]))
+        batch.add(f"{response.replace('y =', 'e =')}; y = Sigmoid(e)", inputs, weights, wanted=[sigmoid])
+    batch.check()
+
+
 def test_an_image_of_few_channels_that_is_blocked():
     """On processors with narrow vectors, four channels are a block's worth: read as blocked they are, once they are."""
     batch = Batch()
