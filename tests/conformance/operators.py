@@ -56,7 +56,7 @@ allows. That results are right is shown elsewhere: by the ONNX suite ([conforman
   - *any*: the first four of these, bool and string
 - **cpu**: an *expression*, *procedure* or *routine*, as [backends.md](backends.md#cpu-the-host) tells them apart; a
   *view*, which moves no data; *others*, which it becomes; ONNX's own *function*, others too; a *list* operation, on
-  sequences and optional values; *control flow*. *Folded*: done when compiling where its operands are made of sizes.
+  sequences and optional values; *control flow*. What has an expression is done when compiling where all it reads is sizes.
 - **dnnl** takes the operator where it is of float32 and of known sizes, with weights that are parameters.
 - **reference** interprets it; what becomes others before a backend is asked, by those.
 """
@@ -136,8 +136,7 @@ def how(schema: defs.OpSchema) -> str:
         "function": schema.has_function or schema.has_context_dependent_function,
         "constant": schema.name == "Constant",
     }
-    way = next((name for name, has in ways.items() if has), "others")
-    return f"{way}, folded" if operator.propagate else way
+    return next((name for name, has in ways.items() if has), "others")
 
 
 def models(schema: defs.OpSchema) -> list[onnx.ModelProto]:
