@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.schema import NONDETERMINISTIC
+from partita.ir.types import UnknownType
 
 
 def copy_nodes(nodes: Iterable[Node], target: Graph, mapping: dict[Value, Value]) -> None:
@@ -128,6 +129,36 @@ def inline(graph: Graph, node: Node, body: Graph) -> list[Node]:
     graph.replace_node(node, [mapping[output] for output in body.outputs])
     copies = [mapping[old.output].producer for old in inner if old.outputs]
     return [copy for copy in copies if copy is not None]
+
+
+def sink(graph: Graph, node: Node, followers: Sequence[Node]) -> Node:
+    """Lets every body of `node`, an If, compute what `followers` (in topological order, with all that lies between)
+    make of its outputs; gives the If that takes their place, untyped."""
+    members = {node, *followers}
+    values = [value for each in (node, *followers) for value in each.outputs]
+    outputs = [v for v in values if graph.is_output(v) or any(user not in members for user in graph.consumers(v))]
+    operands = dict.fromkeys(value for each in followers for value in each.operands)
+    outside = [value for value in operands if value.producer not in members]
+    for body in (attribute for attribute in node.attributes.values() if isinstance(attribute, Graph)):
+        mapping = dict(zip(node.outputs, body.outputs, strict=True))
+        for value in outside:
+            mapping[value] = body.add_input(body.unique_name(value.name), value.type)
+        copy_nodes(followers, body, mapping)
+        for value in values[len(node.outputs) :]:
+            mapping[value].type, mapping[value].known = UnknownType(), None  # each body's own
+        body.set_outputs(mapping[value] for value in outputs)
+    attributes = {**node.attributes, "captures": node.attributes.get("captures", 0) + len(outside)}
+    names = [graph.unique_name(f"{value.name}.sunk") for value in outputs]
+    fresh = graph.add_node(
+        node.op_type, [*node.inputs, *outside], attributes, outputs=names, name=node.name, version=node.version
+    )
+    for old, new in zip(outputs, fresh.outputs, strict=True):
+        graph.replace_uses(old, new)
+    for each in (*reversed(followers), node):
+        graph.remove_node(each)
+    for old, new in zip(outputs, fresh.outputs, strict=True):
+        graph.rename(new, old.name)
+    return fresh
 
 
 def depends_on_parameters(value: Value) -> bool:

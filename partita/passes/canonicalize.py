@@ -21,14 +21,17 @@ backend may know better than their decomposition (`partita.passes.decompose`).
 
 from __future__ import annotations
 
+import networkx as nx
+
 from partita.errors import ModelError, PartitaError
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
 from partita.ir.operators import definition, known
 from partita.ir.operators.control_flow import bodies, chosen_branch, enter
+from partita.ir.operators.internal import is_observation
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
-from partita.ir.subgraph import inline
+from partita.ir.subgraph import inline, sink
 from partita.ir.types import TensorType
 
 
@@ -54,8 +57,27 @@ def _canonicalize(graph: Graph) -> bool:
     changed = graph.opsets.get("") != NEWEST_OPSET
     graph.opsets[""] = NEWEST_OPSET
     for node in graph.nodes:
-        changed |= upgrade(graph, node)
+        if node in graph.topology:  # else it went into branches
+            changed |= _enter_branches(graph, node) or upgrade(graph, node)
     return changed
+
+
+def _enter_branches(graph: Graph, node: Node) -> bool:
+    """Moves a node into the branches of the If whose result it reads, where that has another rank in each: inside of
+    them it is known. What lies between the two goes along."""
+    branching = next((value.producer for value in node.operands if value.producer and _has_no_rank(value)), None)
+    if branching is None or branching.op_type != "If" or branching.domain:
+        return False
+    between = nx.descendants(graph.topology, branching) & nx.ancestors(graph.topology, node)
+    followers = [each for each in graph.nodes if each in between] + [node]
+    if any(bodies(each) or is_observation(each) for each in followers):
+        return False
+    upgrade(graph, sink(graph, branching, followers))
+    return True
+
+
+def _has_no_rank(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.shape is None
 
 
 def upgrade(graph: Graph, node: Node) -> bool:

@@ -56,7 +56,8 @@ allows. That results are right is shown elsewhere: by the ONNX suite ([conforman
   - *any*: the first four of these, bool and string
 - **cpu**: an *expression*, *procedure* or *routine*, as [backends.md](backends.md#cpu-the-host) tells them apart; a
   *view*, which moves no data; *others*, which it becomes; ONNX's own *function*, others too; a *list* operation, on
-  sequences and optional values; *control flow*. What has an expression is done when compiling where all it reads is sizes.
+  sequences and optional values; *control flow*. What has an expression is done when compiling where it reads sizes
+  alone.
 - **dnnl** takes the operator where it is of float32 and of known sizes, with weights that are parameters.
 - **reference** interprets it; what becomes others before a backend is asked, by those.
 """

@@ -34,8 +34,8 @@ from partita.runtime.toolchain import Linking, Source, Toolchain, link_flags, ru
 
 BATCH = 64
 WORKERS = 2
-SILENCE = 300  # seconds without a word from a worker: it hangs
 SANITIZER = sanitizers.chosen()
+SILENCE = 300 if SANITIZER is None else 3600  # seconds without a word from a worker: it hangs
 QUICK = BuildOptions(optimization="-O1", mcpu="", jobs=1)
 if SANITIZER is not None:
     QUICK = replace(QUICK, cc=SANITIZER.cc, flags=SANITIZER.flags)

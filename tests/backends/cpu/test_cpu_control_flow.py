@@ -1,12 +1,14 @@
 """If, Loop and Scan in generated C: what branches and steps give, and sizes that change on the way."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
 
 import partita
-from partita.errors import ExecutionError, InputError, ParameterError
+from partita.errors import ExecutionError, InputError, ParameterError, UnsupportedOperatorError
 
 QUICK = partita.BuildOptions(optimization="-O0")
 CHECKED = partita.BuildOptions(optimization="-O0", flags=("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"))
@@ -59,6 +61,28 @@ def test_branches_of_different_shapes():
 def test_what_follows_knows_the_shape_of_the_branch_taken():
     after = "r = Concat <axis = 0> (y, x, y)"
     check(branching("py = Neg (x)", "qy = Sqrt (z)", after=after, outputs="float[K] r"), *BOTH)
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        "r = Mul (y, z) w = Add (z, y)",
+        "a = Neg (y) b = Mul (a, z) r = Sum (b, z, b) w = Sub (r, z)",
+        "s = Shape (x) b = Exp (y) a = Expand (b, s) r = Concat <axis = 0> (a, x) w = Neg (a)",
+        "a = Size (y) b = Cast <to = 1> (a) r = Mul (b, x) w = Add (r, x)",
+    ],
+)
+def test_branches_of_different_ranks(after):
+    """What follows them goes into the branches, until ranks agree again."""
+    text = branching("py = ReduceSum <keepdims = 0> (x)", "qy = Neg (x)", "float y", after, "float[R] r, float[S] w")
+    given = [{**inputs, "z": W} for inputs in BOTH]
+    check(re.sub(r"float ([pq]?y)", r"\1", text), *given)
+
+
+def test_a_result_of_no_one_rank_is_refused():
+    text = branching("py = ReduceSum <keepdims = 0> (x)", "qy = Neg (x)", "float y")
+    with pytest.raises(UnsupportedOperatorError, match="tensors of known rank"):
+        compiled(re.sub(r"float ([pq]?y)", r"\1", text))
 
 
 def test_branches_that_hand_through_what_they_capture():
