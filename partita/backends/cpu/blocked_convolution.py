@@ -8,6 +8,7 @@ window that overhangs reads a padded copy of the image in scratch memory, so tha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 
 from partita.backends.cpu.blocked_operators import block_window
 from partita.backends.cpu.expressions import Scope
@@ -21,8 +22,8 @@ from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
-STRIP = 14
 COPIES = 4  # elements a nanosecond
+CHUNK = 256  # products: PARTITA_CHUNK of partita_blocked.h
 
 
 class BlockedKernel:
@@ -209,40 +210,53 @@ class DirectKernel(BlockedKernel):
 
     def tile(self, pixels: int) -> str:
         """The call of the register tile that sums so many pixels."""
-        name = tile_function(self.writer, self._shape(pixels), self.ahead)
-        return f"{name}(&window, source + start * {self.view.strides[1] * self.lanes}, weights, next, sums)"
+        name = tile_function(self.writer, self._shape(pixels), self.ahead, inline=self.is_short())
+        source = f"source + start * {self.view.strides[1] * self.lanes}"
+        return f"{name}(&window, {source}, weights, next, (float *)sums)"
 
     def _write_tile(self, scope: Scope, length: int, panel: str, line: str | None) -> None:
         """Sums and stores the pixels from `start` on: a whole tile's, or what is left of the `length` there are."""
-        size, rest = self.panels * self.block, length % self.pixels
-        width = str(self.pixels)
+        rest = length % self.pixels
+        width = "width" if rest else str(self.pixels)
         if rest:
-            width = "width"
             scope.write(f"const int64_t width = start + {self.pixels} <= {length} ? {self.pixels} : {rest};")
         places = {1: f"({panel} * {self.panels} + v)", 3: "(start + p)"} | ({} if line is None else {2: line})
-        scope.write(f"float sums[{self.pixels * size}] __attribute__((aligned(64)));")
+        scope.write("partita_lanes sums[PARTITA_SUMS] __attribute__((aligned(64)));")
         self._write_pixels(scope, width, lambda cell: self.prefetch(cell, places))
-        if rest:
-            scope.write(f"if (width == {rest})")
-            scope.write(f"    {self.tile(rest)};")
-            scope.write("else")
-        scope.write(f"{'    ' if rest else ''}{self.tile(self.pixels)};")
 
         def store(cell: Scope) -> None:
-            cell.write(f"const float *cell = sums + (p * {self.panels} + v) * {self.block};")
+            cell.write(f"float cell[{self.block}];")
+            cell.write(f"memcpy(cell, &sums[p * {self.panels} + v], sizeof cell);")
             self.store(cell, places, "cell")
 
-        self._write_pixels(scope, width, store)
+        for pixels in (rest, self.pixels) if rest else (self.pixels,):
+            scope.write("{" if not rest else f"if (width == {rest}) {{" if pixels == rest else "else {")
+            scope.write(f"    {self.tile(pixels)};")
+            if self.is_short():
+                self._write_pixels(scope.inner(), str(pixels), store, unrolled=True)
+            scope.write("}")
+        if not self.is_short():
+            self._write_pixels(scope, width, store)
+
+    def is_short(self) -> bool:
+        """Whether a tile's sums are finished when it is done: they are stored from its registers then."""
+        rows, columns = self.view.kernel
+        depth = self.kernel.operand(0).shape[1] * self.lanes // int(self.kernel.attributes.get("group", 1))
+        return bool(depth * rows * columns <= CHUNK)
 
     def _shape(self, pixels: int) -> Tile:
         depth = 1 if self.lanes == 1 else self.block
         rows, columns = map(int, self.view.kernel)
         return Tile(pixels, self.panels, depth, self.view.strides[1] * self.lanes, rows, columns)
 
-    def _write_pixels(self, scope: Scope, width: str, write: Callable[[Scope], None]) -> None:
+    def _write_pixels(
+        self, scope: Scope, width: str, write: Callable[[Scope], None], *, unrolled: bool = False
+    ) -> None:
         """A loop over the tile's blocks of channels `v` and pixels `p`."""
-        scope.write(f"for (int64_t v = 0; v < {self.panels}; ++v) {{")
-        scope.write(f"    for (int64_t p = 0; p < {width}; ++p) {{")
+        for depth, (place, count) in enumerate((("v", str(self.panels)), ("p", width))):
+            if unrolled:
+                scope.write("#pragma GCC unroll 32")
+            scope.write(f"{'    ' * depth}for (int64_t {place} = 0; {place} < {count}; ++{place}) {{")
         write(scope.inner().inner())
         scope.write("    }")
         scope.write("}")
@@ -274,10 +288,17 @@ class GatheredKernel(DirectKernel):
     def tile(self, pixels: int) -> str:
         stride = int(self.view.strides[1]) * self.lanes
         rows, columns = map(int, self.view.kernel)
-        name = f"gathered_tile_{pixels}_{stride}_{rows}x{columns}"
+        storage = "inline __attribute__((always_inline))" if self.is_short() else "__attribute__((noinline))"
+        constants = f"{pixels}, {stride}, {rows}, {columns}, {int(self.is_short())}"
+        name = f"gathered_tile_{constants.replace(', ', '_')}"
         self.writer.helpers[name] = (
-            f"static __attribute__((noinline)) void {name}(const partita_window *window, const int64_t *places,\n"
+            f"static {storage} void {name}(const partita_window *window, const int64_t *places,\n"
             f"    const float *x, const float *weights, float *out) {{\n"
-            f"    partita_gathered_tile({pixels}, {stride}, {rows}, {columns}, window, places, x, weights, out);\n}}\n"
+            f"    partita_gathered_tile({constants}, window, places, x, weights, out);\n}}\n"
         )
-        return f"{name}(&window, places, source + start * {stride}, weights, sums)"
+        return f"{name}(&window, places, source + start * {stride}, weights, (float *)sums)"
+
+    def is_short(self) -> bool:
+        rows, columns = self.view.kernel
+        longest = max(end - start for start, end in pairwise(self.kernel.attributes["starts"]))
+        return bool(longest * rows * columns <= CHUNK)

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from partita.backends.cpu import winograd_matrices
-from partita.backends.cpu.lanes import NONE, Lanes, Reach, in_order, is_in_order
+from partita.backends.cpu.lanes import NONE, Lanes, Reach, count, in_order, is_in_order
 from partita.ir.builder import Builder
 from partita.ir.graph import Attribute, Node, Value
 from partita.ir.operators.contraction import window
 from partita.ir.types import DType
 
 WIDE = 16  # channels in and out from which Winograd pays: fewer do not fill a vector
+DENSE = 0.85  # of the lanes that a kernel reads hold channels; with fewer, it is worth while to pass over the others
 CACHED = 24 << 20  # bytes of transformed weights that a cache can be hoped to hold
 
 
@@ -52,10 +53,6 @@ class Packer:
             return Choice("PlanarConv", lambda: self.planar(w, outer, panels), bias)
         if group > 1 and per_group == 1 and group == outputs:
             return Choice("BlockedDepthwiseConv", lambda: self.depthwise(w, outer), bias)
-        if group > 1 and not self._is_whole(group, inner, outer):
-            groups = [range(g * per_group, (g + 1) * per_group) for g in range(group)]
-            reach = Reach.of([groups[output * group // outputs] for output in range(outputs)], inner, outer, self.block)
-            return Choice("GatheredConv", lambda: self.gathered(w, reach), bias, reach.attributes)
         unit = view.strides == (1, 1) and view.dilations == (1, 1)
         if group == 1 and tuple(kernel) == (3, 3) and unit and per_group >= WIDE and outputs >= WIDE:
             tile = self.winograd_tile(view.output, per_group * outputs)
@@ -65,6 +62,11 @@ class Packer:
                 return Choice(
                     "WinogradConv", lambda: self.winograd(w, inner, outer, panels, tile), bias, {"tile": tile}
                 )
+        is_sparse = count(inner) <= DENSE * len(inner) if group == 1 else not self._is_whole(group, inner, outer)
+        if is_sparse:
+            groups = [range(g * per_group, (g + 1) * per_group) for g in range(group)]
+            reach = Reach.of([groups[output * group // outputs] for output in range(outputs)], inner, outer, self.block)
+            return Choice("GatheredConv", lambda: self.gathered(w, reach), bias, reach.attributes)
         is_flat = all(k == 1 for k in kernel) and unit and not view.is_padded
         pixels = view.output[0] * view.output[1] if is_flat else view.output[1]
         if group > 1:

@@ -55,12 +55,15 @@ def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
     return Ahead(lines, panel, panel * lines * LINE // step)
 
 
-def tile_function(writer: KernelWriter, tile: Tile, ahead: Ahead) -> str:
-    """The name of a register tile; its function is shared by all kernels of a file."""
+def tile_function(writer: KernelWriter, tile: Tile, ahead: Ahead, *, inline: bool = False) -> str:
+    """The name of a register tile; its function is shared by all kernels of a file. One that is `inline` becomes a part
+    of its kernel, so that its sums need not go through memory."""
     constants = [tile.pixels, tile.panels, tile.depth, tile.stride, tile.rows, tile.columns, ahead.lines]
     name = f"tile_{tile.pixels}x{tile.panels}_{tile.depth}_{tile.stride}_{tile.rows}x{tile.columns}_{ahead.lines}"
+    name += "_inline" if inline else ""
+    storage = "inline __attribute__((always_inline))" if inline else "__attribute__((noinline))"
     writer.helpers[name] = (
-        f"static __attribute__((noinline)) void {name}(const partita_window *window, const float *x,\n"
+        f"static {storage} void {name}(const partita_window *window, const float *x,\n"
         f"    const float *weights, const float *next, float *out) {{\n"
         f"    partita_tile({', '.join(map(str, constants))},\n"
         f"                 window, x, weights, next, out);\n}}\n"

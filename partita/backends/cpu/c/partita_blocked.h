@@ -93,16 +93,19 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
 }
 
 /* The same for one block of output channels that reads single input channels: `window->blocks` of them, which begin at
- * `places` of x. Weights are [blocks][rows][columns][PARTITA_BLOCK]. */
+ * `places` of x. Weights are [blocks][rows][columns][PARTITA_BLOCK]. One more constant: whether no sum is longer than
+ * PARTITA_CHUNK. */
 static inline __attribute__((always_inline)) void partita_gathered_tile(const int pixels, const int stride,
                                                                         const int rows, const int columns,
+                                                                        const int is_short,
                                                                         const partita_window *window,
                                                                         const int64_t *places, const float *x,
                                                                         const float *weights, float *out) {
     const int64_t chunk = rows * columns < PARTITA_CHUNK ? PARTITA_CHUNK / (rows * columns) : 1;
     const partita_lanes *w = (const partita_lanes *)weights;
-    for (int64_t first = 0; first < window->blocks; first += chunk) {
-        const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
+    int64_t first = 0;
+    do {
+        const int64_t last = is_short || window->blocks - first < chunk ? window->blocks : first + chunk;
         partita_lanes sums[PARTITA_SUMS];
 #pragma GCC unroll 32
         for (int s = 0; s < pixels; ++s)
@@ -123,7 +126,8 @@ static inline __attribute__((always_inline)) void partita_gathered_tile(const in
             partita_lanes *result = (partita_lanes *)(out + s * window->pixel_step);
             *result = first == 0 ? sums[s] : *result + sums[s];
         }
-    }
+        first = last;
+    } while (first < window->blocks);
 }
 
 /* What lies in the windows of `pixels` neighbours of a line, combined for each: the largest (NaN if there is one), the sum,
