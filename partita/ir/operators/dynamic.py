@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, Literal
-from partita.ir.formula import cast, compute, load, only, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index
+from partita.ir.formula import cast, compute, load, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import (
     axis_of,
@@ -20,7 +20,7 @@ from partita.ir.operators.contents import (
     required_ints,
 )
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import PLACES
+from partita.ir.operators.movement import padded, window_of
 from partita.ir.operators.reduction import REDUCTIONS
 from partita.ir.operators.registry import computes, sized_by_data
 from partita.ir.types import DType
@@ -227,10 +227,8 @@ def slice_operator(build: Builder, node: Node) -> Value:
 def strided_window(node: Node) -> Computation:
     """Elements `start + index * step`, for sizes that are known."""
     x, start, step = node.operand(0), node.operand(1), node.operand(2)
-    return compute(
-        required_ints(node, 3),
-        lambda *i: load(x, *(_number(start, n) + index * _number(step, n) for n, index in enumerate(i))),
-    )
+    starts, steps = ([_number(value, n) for n in range(len(x.shape))] for value in (start, step))
+    return window_of(x, required_ints(node, 3), starts, steps)
 
 
 def _number(value: Value, place: int) -> Expr:
@@ -270,20 +268,10 @@ def pad(build: Builder, node: Node) -> Value:
 
 @computes("Pad", domain=DOMAIN)
 def shifted_window(node: Node) -> Computation:
-    """Elements `index - before`; what lies outside is as `mode` says."""
-    x, before, fill, mode = node.operand(0), node.operand(1), node.input(3), node.attributes["mode"]
-
-    def body(*i: Expr) -> Expr:
-        source = [index - load(before, n) for n, index in enumerate(i)]
-        if mode != "constant":
-            return load(x, *(PLACES[mode](index, dim) for index, dim in zip(source, x.shape, strict=True)))
-        value = Literal(0, x.tensor.dtype) if fill is None else only(fill)
-        result: Expr = load(x, *source)
-        for index, dim in zip(source, x.shape, strict=True):
-            result = select((index >= 0) & (index < size(dim)), result, value)
-        return result
-
-    return compute(required_ints(node, 2), body)
+    x, before = node.operand(0), node.operand(1)
+    axes = range(len(x.shape))
+    begin = [load(before, n) for n in axes]
+    return padded(x, required_ints(node, 2), begin, axes, node.attributes["mode"], node.input(3))
 
 
 by_observed_sizes("CenterCropPad", operands=[1])
@@ -298,15 +286,8 @@ def center_crop_pad(node: Node) -> Computation:
     shape = [wanted.get(n, dim) for n, dim in enumerate(x.shape)]
     cut = [dims.floor_div(dims.maximum(dim - new, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
     added = [dims.floor_div(dims.maximum(new - dim, 0), 2) for dim, new in zip(x.shape, shape, strict=True)]
-
-    def body(*i: Expr) -> Expr:
-        source = [index + size(dims.simplified(a - b)) for index, a, b in zip(i, cut, added, strict=True)]
-        result: Expr = load(x, *source)
-        for n in wanted:
-            result = select((source[n] >= 0) & (source[n] < size(x.shape[n])), result, 0)
-        return result
-
-    return compute(shape, body)
+    before = [size(dims.simplified(b - a)) for a, b in zip(cut, added, strict=True)]
+    return padded(x, shape, before, wanted, "constant", None)
 
 
 # ---------------------------------------------------------------------- reductions over axes from data
@@ -339,22 +320,17 @@ def split_reduction(node: Node) -> Computation:
     return Computation(tuple(outer), kind.apply(load(x, *place), inner))
 
 
-def split_at_axis(build: Builder, x: Value, axis: Value) -> tuple[Value, Value]:
-    """`x` as [before, axis, after] for an axis from data, and the sizes of `x`."""
-    rank = len(x.shape)
-    sizes, places = shape_vector(build, x), build.ints(range(rank))
-    place = from_front(build, axis, rank)
-    ones = build.ints([1])
-    parts = [
-        build("ReduceProd", build("Where", build(name, places, place), sizes, ones), build.ints([0]))
-        for name in ("Less", "Equal", "Greater")
-    ]
-    return viewed(build, x, build("Concat", *parts, axis=0)), sizes
+def around(build: Builder, sizes: Value, place: Value) -> Value:
+    """Vector of the products of the sizes before the axis at `place`, of its size, and of those after it."""
+    places, one = build.ints(range(dims.product(sizes.shape))), build.ints([1])
+    parts = (build("Where", build(name, places, place), sizes, one) for name in ("Less", "Equal", "Greater"))
+    return build("Concat", *(build("ReduceProd", part, build.ints([0])) for part in parts), axis=0)
 
 
 @sized_by_data("CumSum", "CumProd", operands=[1])
 def cumulative(build: Builder, node: Node) -> Value:
     x = node.operand(0)
-    lines, _ = split_at_axis(build, x, node.operand(1))
+    sides = around(build, shape_vector(build, x), from_front(build, node.operand(1), len(x.shape)))
+    lines = viewed(build, x, sides)
     result = build(node.op_type, lines, build.constant(1, INT64), **node.attributes)
     return build("Reshape", result, build("Shape", x), allowzero=1)

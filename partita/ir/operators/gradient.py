@@ -96,65 +96,38 @@ def _times(build: Builder, *factors: Value) -> Value:
     return result
 
 
-@differentiates("Add")
-def _add(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [g, g]
+def _scaled(build: Builder, g: Value, factor: float) -> Value:
+    return build("Mul", g, build.scalar(factor, g))
 
 
-@differentiates("Sub")
-def _sub(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [g, build("Neg", g)]
+def _complement(build: Builder, x: Value) -> Value:
+    return build("Sub", build.scalar(1, x), x)
 
 
-@differentiates("Mul")
-def _mul(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [_times(build, g, node.operand(1)), _times(build, g, node.operand(0))]
-
-
-@differentiates("Div")
 def _div(build: Builder, node: Node, g: Value) -> list[Value]:
     first = build("Div", g, node.operand(1))
     return [first, build("Neg", _times(build, first, node.output))]
 
 
-@differentiates("Neg")
-def _neg(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [build("Neg", g)]
-
-
-@differentiates("Identity")
-def _identity(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [g]
-
-
-@differentiates("Exp")
-def _exp(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [_times(build, g, node.output)]
-
-
-@differentiates("Log")
-def _log(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [build("Div", g, node.operand(0))]
-
-
-@differentiates("Sqrt")
-def _sqrt(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [build("Div", _times(build, g, build.scalar(0.5, g)), node.output)]
-
-
-@differentiates("Tanh")
-def _tanh(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [_times(build, g, build("Sub", build.scalar(1, g), _times(build, node.output, node.output)))]
-
-
-@differentiates("Sigmoid")
-def _sigmoid(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [_times(build, g, node.output, build("Sub", build.scalar(1, g), node.output))]
-
-
-@differentiates("Relu")
 def _relu(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [build("Where", build("Greater", node.operand(0), build.scalar(0, g)), g, build.scalar(0, g))]
+    zero = build.scalar(0, g)
+    return [build("Where", build("Greater", node.operand(0), zero), g, zero)]
+
+
+RULES |= {
+    "Add": lambda build, node, g: [g, g],
+    "Sub": lambda build, node, g: [g, build("Neg", g)],
+    "Mul": lambda build, node, g: [_times(build, g, node.operand(1)), _times(build, g, node.operand(0))],
+    "Div": _div,
+    "Neg": lambda build, node, g: [build("Neg", g)],
+    "Identity": lambda build, node, g: [g],
+    "Exp": lambda build, node, g: [_times(build, g, node.output)],
+    "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
+    "Sqrt": lambda build, node, g: [build("Div", _scaled(build, g, 0.5), node.output)],
+    "Tanh": lambda build, node, g: [_times(build, g, _complement(build, _times(build, node.output, node.output)))],
+    "Sigmoid": lambda build, node, g: [_times(build, g, node.output, _complement(build, node.output))],
+    "Relu": _relu,
+}
 
 
 @differentiates("MatMul")

@@ -152,6 +152,15 @@ def tile(node: Node) -> Computation:
     return compute(shape, lambda *i: load(x, *(index % size(dim) for index, dim in zip(i, x.shape, strict=True))))
 
 
+def window_of(x: Value, shape: Sequence[Dim], starts: Sequence[Expr], steps: Sequence[Expr | int]) -> Computation:
+    """Elements `start + index * step` along each axis."""
+    places = list(zip(starts, steps, strict=True))
+    return compute(
+        shape,
+        lambda *i: load(x, *(index * step + start for index, (start, step) in zip(i, places, strict=True))),
+    )
+
+
 def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
     """(start, step, size) of Slice for every axis."""
     x = node.operand(0)
@@ -169,38 +178,29 @@ def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
 
 def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Dim]:
     if dims.all_static([dim, start, end]):
-        indices = range(dim)[slice(start, end if end >= -dim - 1 else (None if step < 0 else 0), step)]
-        if step < 0 and end < -dim:
-            indices = range(dim)[slice(start, None, step)]
+        indices = range(dim)[start:end:step]
         return (indices.start if len(indices) else 0), step, len(indices)
 
     def position(value: Dim, low: Dim, high: Dim) -> Dim:
         """A start or end counted from the front and held in [low, high]."""
-        if dims.is_static(value):
-            if value < 0:
-                return low if value <= -(2**31) else dims.maximum(dim + value, low)
-            return high if value >= 2**31 - 1 else dims.minimum(value, high)
-        return value
+        if not dims.is_static(value):
+            return value
+        if value < 0:
+            return low if value <= -(2**31) else dims.maximum(dim + value, low)
+        return high if value >= 2**31 - 1 else dims.minimum(value, high)
 
-    if step > 0:
-        first, last = position(start, 0, dim), position(end, 0, dim)
-        return (
-            first,
-            step,
-            dims.maximum(dims.ceil_div(last - first, step), 0) if first != 0 else dims.ceil_div(last, step),
-        )
-    first, last = position(start, -1, dim - 1), position(end, -1, dim - 1)
-    return first, step, dims.maximum(dims.ceil_div(first - last, -step), 0)
+    low, high = (0, dim) if step > 0 else (-1, dim - 1)
+    first, last = position(start, low, high), position(end, low, high)
+    if step > 0 and dims.same(first, 0):
+        return first, step, dims.ceil_div(last, step)
+    return first, step, dims.maximum(dims.ceil_div(*((last - first, step) if step > 0 else (first - last, -step))), 0)
 
 
 @computes("Slice")
 def slice_operator(node: Node) -> Computation:
-    x = node.operand(0)
     bounds = slice_bounds(node)
-    return compute(
-        [extent for _, _, extent in bounds],
-        lambda *i: load(x, *(index * step + size(start) for index, (start, step, _) in zip(i, bounds, strict=True))),
-    )
+    starts, steps, shape = ([bound[part] for bound in bounds] for part in range(3))
+    return window_of(node.operand(0), shape, list(map(size, starts)), steps)
 
 
 @computes("Concat")
@@ -245,13 +245,10 @@ def split(node: Node) -> list[Computation]:
     start: Dim = 0
     for part in sizes:
         shape = [part if n == axis else dim for n, dim in enumerate(x.shape)]
-        result.append(_window(x, shape, axis, start))
+        starts = [size(start if n == axis else 0) for n in range(len(shape))]
+        result.append(window_of(x, shape, starts, [1] * len(shape)))
         start = start + part
     return result
-
-
-def _window(x: Value, shape: Sequence[Dim], axis: int, start: Dim) -> Computation:
-    return compute(shape, lambda *i: load(x, *(v + size(start) if n == axis else v for n, v in enumerate(i))))
 
 
 @computes("Gather")
@@ -332,18 +329,25 @@ def pad(node: Node) -> Computation:
     before, after = [0] * rank, [0] * rank
     for place, axis in enumerate(axes):
         before[axis], after[axis] = pads[place], pads[place + len(axes)]
-    mode = node.attributes.get("mode", "constant")
     shape = [dims.simplified(dim + before[n] + after[n]) for n, dim in enumerate(x.shape)]
-    fill = node.input(2)
+    touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
+    mode = node.attributes.get("mode", "constant")
+    return padded(x, shape, list(map(size, before)), touched, mode, node.input(2))
+
+
+def padded(
+    x: Value, shape: Sequence[Dim], before: Sequence[Expr], axes: Iterable[int], mode: str, fill: Value | None
+) -> Computation:
+    """Elements `index - before`; what lies outside along `axes` is as `mode` says, `fill` (or 0) where constant."""
 
     def body(*i: Expr) -> Expr:
-        source = [index - size(before[n]) for n, index in enumerate(i)]
-        touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
-        if mode == "constant":
-            value = literal(0, x.tensor.dtype) if fill is None else only(fill)
-            inside = all_within((source[n], x.shape[n]) for n in touched)
-            return load(x, *source) if inside is None else select(inside, load(x, *source), value)
-        return load(x, *(PLACES[mode](s, x.shape[n]) if n in touched else s for n, s in enumerate(source)))
+        source = [index - first for index, first in zip(i, before, strict=True)]
+        if mode != "constant":
+            held = {n: PLACES[mode](source[n], x.shape[n]) for n in axes}
+            return load(x, *(held.get(n, index) for n, index in enumerate(source)))
+        inside = all_within((source[n], x.shape[n]) for n in axes)
+        outside = literal(0, x.tensor.dtype) if fill is None else only(fill)
+        return load(x, *source) if inside is None else select(inside, load(x, *source), outside)
 
     return compute(shape, body)
 

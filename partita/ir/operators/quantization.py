@@ -7,7 +7,7 @@ from collections.abc import Callable
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Cast, Computation, Expr, call
-from partita.ir.formula import cast, compute, highest, load, lowest, only
+from partita.ir.formula import broadcast_load, cast, compute, highest, load, lowest, only
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
 from partita.ir.operators.contraction import convolution_of, matmul_of
@@ -17,13 +17,17 @@ from partita.ir.types import DType, TensorType, Type
 Place = Callable[[Value, tuple[Expr, ...]], Expr]
 
 
+def is_single(value: Value) -> bool:
+    return all(map(dims.is_one, value.shape))
+
+
 def _parameter(node: Node, x: Value) -> Place:
     """How to read a scale or zero point for an element of `x`: one for all, one for each place on an axis, or one for
     each block of places on it."""
     block = node.attributes.get("block_size", 0)
 
     def at(value: Value, i: tuple[Expr, ...]) -> Expr:
-        if all(dims.is_static(dim) and dim == 1 for dim in value.shape) and not block:
+        if is_single(value) and not block:
             return only(value)
         axis = axis_of(node, len(x.shape), 1)
         if len(value.shape) == len(x.shape) and len(x.shape) > 1:
@@ -92,11 +96,10 @@ def _shifted(value: Value, zero: Value | None, axis: int) -> Callable[..., Expr]
         whole = cast(load(value, *i), DType.INT32)
         if zero is None:
             return whole
-        if all(dims.is_static(dim) and dim == 1 for dim in zero.shape):
+        if is_single(zero):
             return whole - cast(only(zero), DType.INT32)
         if len(zero.shape) == len(value.shape) and len(zero.shape) > 1:
-            place = [0 if dims.is_static(d) and d == 1 else index for d, index in zip(zero.shape, i, strict=True)]
-            return whole - cast(load(zero, *place), DType.INT32)
+            return whole - cast(broadcast_load(zero, i), DType.INT32)
         return whole - cast(load(zero, i[axis]), DType.INT32)
 
     return element
@@ -118,26 +121,18 @@ def convolution_integer(node: Node) -> Computation:
 @infers("QLinearMatMul", "QLinearConv")
 def quantized_product_type(node: Node) -> Type:
     zero = node.operand(7)
-    if node.op_type == "QLinearMatMul":
-        a, b = node.operand(0), node.operand(3)
-        left, right = (lambda *i: load(a, *i)), (lambda *i: load(b, *i))
-        return TensorType(zero.tensor.dtype, matmul_of(node, a, b, left, right).shape)
-    x, w = node.operand(0), node.operand(3)
-    result = convolution_of(node, x, w, _shifted(x, None, 1), _shifted(w, None, 0))
-    return TensorType(zero.tensor.dtype, result.shape)
+    product = matmul_of if node.op_type == "QLinearMatMul" else convolution_of
+    a, b = node.operand(0), node.operand(3)
+    return TensorType(zero.tensor.dtype, product(node, a, b, _shifted(a, None, 0), _shifted(b, None, 0)).shape)
 
 
 @decomposes("QLinearMatMul")
 def quantized_matmul(build: Builder, node: Node) -> Value:
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = node.operands
     total = build("MatMulInteger", a, b, a_zero, b_zero)
-    if len(a_scale.shape) == 1 and not _is_single(a_scale):  # one for each row
+    if len(a_scale.shape) == 1 and not is_single(a_scale):  # one for each row
         a_scale = build("Unsqueeze", a_scale, build.ints([1]))
     return build("Requantize", total, a_scale, b_scale, y_scale, y_zero, domain="partita")
-
-
-def _is_single(value: Value) -> bool:
-    return all(dims.is_static(dim) and dim == 1 for dim in value.shape)
 
 
 @decomposes("QLinearConv")
@@ -147,7 +142,7 @@ def quantized_convolution(build: Builder, node: Node) -> Value:
     bias = node.input(8)
     if bias is not None:
         total = build("Add", total, build("Unsqueeze", bias, build.ints(range(1, len(x.shape) - 1))))
-    if not _is_single(w_scale):  # one for each output channel
+    if not is_single(w_scale):  # one for each output channel
         w_scale = build("Unsqueeze", w_scale, build.ints(range(1, len(x.shape) - 1)))
     return build("Requantize", total, x_scale, w_scale, y_scale, y_zero, domain="partita")
 
@@ -158,10 +153,7 @@ def requantize(node: Node) -> Computation:
     x, a_scale, b_scale, y_scale, y_zero = node.operands
 
     def at(value: Value, i: tuple[Expr, ...]) -> Expr:
-        if _is_single(value):
-            return only(value)
-        aligned = zip(value.shape, i[len(i) - len(value.shape) :], strict=True)
-        return load(value, *(0 if dims.is_static(dim) and dim == 1 else index for dim, index in aligned))
+        return only(value) if is_single(value) else broadcast_load(value, i)
 
     def body(*i: Expr) -> Expr:
         scales = [cast(at(value, i), DType.FLOAT32) for value in (a_scale, b_scale, y_scale)]

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.expression import Computation, literal
+from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, required_ints
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import becomes, calls, decomposes, infers
+from partita.ir.operators.older import attribute_dropped
+from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, operator, upgrades
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
 
@@ -77,16 +80,17 @@ def multinomial(build: Builder, node: Node) -> Value:
     """The first class up to which the probabilities sum to more than a number drawn; the last one, if none."""
     x = build("Cast", node.operand(0), to=FLOAT64.onnx)
     sums = build("CumSum", build("Softmax", x, axis=-1), build.constant(-1, DType.INT64))
-    classes = build("Slice", build("Shape", x), build.ints([1]), build.ints([2]))
-    before = build("Sub", classes, build.ints([1]))
+    before = build("Sub", build("Shape", x, start=1, end=2), build.ints([1]))
     sums = build("Slice", sums, build.ints([0]), before, build.ints([1]))
-    batch = build("Slice", build("Shape", x), build.ints([0]), build.ints([1]))
     samples = build.ints([node.attributes.get("sample_size", 1)])
-    numbers = drawn(build, node, "Uniform", build("Concat", batch, samples, axis=0))
+    numbers = drawn(build, node, "Uniform", build("Concat", build("Shape", x, end=1), samples, axis=0))
     numbers, sums = (build("Unsqueeze", value, build.ints([axis])) for value, axis in ((numbers, 2), (sums, 1)))
     passed = build("GreaterOrEqual", numbers, sums)
     to = node.attributes.get("dtype", DType.INT32.onnx)
     return build("ReduceSum", build("Cast", passed, to=to), build.ints([2]), keepdims=0)
+
+
+# ---------------------------------------------------------------------- dropout
 
 
 @becomes("Dropout")
@@ -104,3 +108,27 @@ def dropout(build: Builder, node: Node) -> list[Value] | None:
     scale = build("Where", mode, build("Div", one, build("Sub", one, ratio)), one)
     scaled = build("Mul", x, build("Cast", scale, to=x.tensor.dtype.onnx))
     return [build("Where", mask, scaled, build.scalar(0, x)), mask][: len(node.outputs)]
+
+
+@computes("Dropout")
+def nothing_dropped(node: Node) -> list[Computation]:
+    """The identity, where nothing is trained; the mask keeps everything."""
+    x = node.operand(0)
+    result = compute(x.shape, lambda *i: load(x, *i))
+    mask = compute(x.shape, lambda *i: literal(True, DType.BOOL))
+    return [result, mask][: len(node.outputs)]
+
+
+operator("Dropout").is_view = True
+
+attribute_dropped("Dropout", before=7, attributes=["is_test"])
+attribute_dropped("Dropout", before=12, attributes=["ratio"])
+
+
+@upgrades("Dropout", before=10)
+def mask_of_data_type(build: Builder, node: Node) -> list[Value] | None:
+    """The mask had the type of the data."""
+    if len(node.outputs) < 2:
+        return None
+    result, mask = build.node("Dropout", node.operand(0), outputs=2)
+    return [result, build("Cast", mask, to=node.operand(0).tensor.dtype.onnx)]

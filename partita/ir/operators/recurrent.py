@@ -28,13 +28,12 @@ value_renamed("GRU", before=3, attribute="direction", values={"foward": "forward
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """What a layer does in one step. `step(inner, x, state, weights)` gives the new state, hidden first: `x` is the
-    input's share of all gates, `weights` what `weights(build, direction)` gave."""
+    """What a layer does in one step, in one direction. `step(inner, x, state, weights)` gives the new state, hidden
+    first: `x` is the input's share of all gates, with the `bias`; `weights` are what it reads besides."""
 
-    gates: int
     state: int  # tensors
-    weights: Callable[[Builder, int], Values]
-    bias: Callable[[Builder, int], Value | None]
+    weights: Values
+    bias: Value | None
     step: Callable[[Builder, Value, Values, Values], Values]
 
 
@@ -88,17 +87,35 @@ def part(build: Builder, value: Value, index: int) -> Value:
     return build("Gather", value, build.constant(index, DType.INT64), axis=0)
 
 
-def rows(build: Builder, value: Value, first: int, last: int, axis: int = 0) -> Value:
-    return build("Slice", value, *(build.ints([n]) for n in (first, last, axis)))
-
-
-def gates_of(build: Builder, value: Value, count: int) -> Values:
-    """`[batch, count * hidden]` as one tensor a gate."""
+def equal_parts(build: Builder, value: Value, count: int) -> Values:
+    """The last axis, such as `[batch, count * hidden]`, as one tensor a gate."""
     return build.node("Split", value, outputs=count, axis=-1, num_outputs=count)
+
+
+def cut(build: Builder, value: Value, first: int) -> Values:
+    """The last axis as its `first` elements and the rest."""
+    sizes = build.ints([first, value.shape[-1] - first])
+    return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
 def turned(build: Builder, weight: Value) -> Value:
     return build("Transpose", weight, perm=(1, 0))
+
+
+def recurrent(build: Builder, node: Node, direction: int) -> Value:
+    """The recurrent weights of a direction, `[hidden, gates * hidden]`."""
+    return turned(build, part(build, node.operand(2), direction))
+
+
+def biases(build: Builder, node: Node, direction: int) -> Values:
+    """Of all gates, the input's and the state's; () where there are none."""
+    bias = node.input(3)
+    return () if bias is None else equal_parts(build, part(build, bias, direction), 2)
+
+
+def whole_bias(build: Builder, node: Node, direction: int) -> Value | None:
+    both = biases(build, node, direction)
+    return build("Add", *both) if both else None
 
 
 # ---------------------------------------------------------------------- the layers
@@ -113,36 +130,28 @@ def rnn(build: Builder, node: Node) -> Sequence[Value]:
             total = inner("Add", inner("MatMul", state[0], weights[0]), x)
             return (f(inner, _clipped(node, inner, total)),)
 
-        return Cell(1, 1, _recurrent(node), _whole_bias(node, 1), step)
+        return Cell(1, (recurrent(build, node, direction),), whole_bias(build, node, direction), step)
 
     return _layer(build, node, cell)
 
 
 @decomposes("LSTM")
 def lstm(build: Builder, node: Node) -> Sequence[Value]:
-    peepholes = node.input(7)
-
-    def weights(own: Builder, direction: int) -> Values:
-        recurrent = _recurrent(node)(own, direction)
-        if peepholes is None:
-            return recurrent
-        hidden = node.operand(2).shape[2]
-        all_gates = part(own, peepholes, direction)
-        return (*recurrent, *(rows(own, all_gates, n * hidden, (n + 1) * hidden) for n in range(3)))
-
     def cell(direction: int) -> Cell:
         f, g, h = activations(node, ["Sigmoid", "Tanh", "Tanh"], direction)
+        given = node.input(7)
+        peepholes = () if given is None else equal_parts(build, part(build, given, direction), 3)
 
         def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
             hidden, memory = state
 
             def seen(gate: Value, place: int, content: Value) -> Value:
-                if peepholes is not None:
+                if peepholes:
                     gate = inner("Add", gate, inner("Mul", weights[1 + place], content))
                 return _clipped(node, inner, gate)
 
             total = inner("Add", inner("MatMul", hidden, weights[0]), x)
-            i, o, f_, c = gates_of(inner, total, 4)
+            i, o, f_, c = equal_parts(inner, total, 4)
             i = f(inner, seen(i, 0, memory))
             if node.attributes.get("input_forget", 0):
                 forget = inner("Sub", inner.scalar(1, i), i)
@@ -153,40 +162,31 @@ def lstm(build: Builder, node: Node) -> Sequence[Value]:
             o = f(inner, seen(o, 1, kept))
             return inner("Mul", o, h(inner, kept)), kept
 
-        return Cell(4, 2, weights, _whole_bias(node, 4), step)
+        weights = (recurrent(build, node, direction), *peepholes)
+        return Cell(2, weights, whole_bias(build, node, direction), step)
 
     return _layer(build, node, cell)
 
 
 @decomposes("GRU")
 def gru(build: Builder, node: Node) -> Sequence[Value]:
-    hidden = node.operand(2).shape[2]
+    """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
+    gates = 2 * node.operand(2).shape[2]  # elements of update and reset; then the candidate's
     is_linear_first = bool(node.attributes.get("linear_before_reset", 0))
-
-    def weights(own: Builder, direction: int) -> Values:
-        (both,) = _recurrent(node)(own, direction)
-        bias = node.input(3)
-        split = [rows(own, both, 0, 2 * hidden, 1), rows(own, both, 2 * hidden, 3 * hidden, 1)]
-        if is_linear_first and bias is not None:
-            split.append(rows(own, part(own, bias, direction), 5 * hidden, 6 * hidden))
-        return tuple(split)
-
-    def bias_of(own: Builder, direction: int) -> Value | None:
-        bias = node.input(3)
-        if bias is None or not is_linear_first:
-            return _whole_bias(node, 3)(own, direction)
-        both = part(own, bias, direction)
-        early = own("Add", rows(own, both, 0, 2 * hidden), rows(own, both, 3 * hidden, 5 * hidden))
-        return own("Concat", early, rows(own, both, 2 * hidden, 3 * hidden), axis=0)
 
     def cell(direction: int) -> Cell:
         f, g = activations(node, ["Sigmoid", "Tanh"], direction)
+        weights = cut(build, recurrent(build, node, direction), gates)
+        bias = whole_bias(build, node, direction)
+        if is_linear_first and bias is not None:
+            own, late = (cut(build, b, gates)[1] for b in biases(build, node, direction))
+            bias, weights = build("Concat", cut(build, bias, gates)[0], own, axis=0), (*weights, late)
 
         def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
             (old,) = state
-            early = inner("Add", inner("MatMul", old, weights[0]), rows(inner, x, 0, 2 * hidden, 1))
-            z, r = (f(inner, _clipped(node, inner, gate)) for gate in gates_of(inner, early, 2))
-            late = rows(inner, x, 2 * hidden, 3 * hidden, 1)
+            early, late = cut(inner, x, gates)
+            total = inner("Add", inner("MatMul", old, weights[0]), early)
+            z, r = (f(inner, _clipped(node, inner, gate)) for gate in equal_parts(inner, total, 2))
             if is_linear_first:
                 linear = inner("MatMul", old, weights[1])
                 linear = inner("Add", linear, weights[2]) if len(weights) > 2 else linear
@@ -197,28 +197,9 @@ def gru(build: Builder, node: Node) -> Sequence[Value]:
             one = inner.scalar(1, z)
             return (inner("Add", inner("Mul", inner("Sub", one, z), fresh), inner("Mul", z, old)),)
 
-        return Cell(3, 1, weights, bias_of, step)
+        return Cell(1, weights, bias, step)
 
     return _layer(build, node, cell)
-
-
-def _recurrent(node: Node) -> Callable[[Builder, int], Values]:
-    """The recurrent weights of a direction, `[hidden, gates * hidden]`."""
-    return lambda build, direction: (turned(build, part(build, node.operand(2), direction)),)
-
-
-def _whole_bias(node: Node, gates: int) -> Callable[[Builder, int], Value | None]:
-    """What is added to all gates: the input's bias and the state's."""
-    bias, hidden = node.input(3), node.operand(2).shape[2]
-
-    def both(build: Builder, direction: int) -> Value | None:
-        if bias is None:
-            return None
-        own = part(build, bias, direction)
-        size = gates * hidden
-        return build("Add", rows(build, own, 0, size), rows(build, own, size, 2 * size))
-
-    return both
 
 
 # ---------------------------------------------------------------------- the steps
@@ -248,13 +229,12 @@ def _direction(build: Builder, node: Node, x: Value, cell: Cell, direction: int,
     lengths = node.input(4)
     weight = turned(build, part(build, node.operand(1), direction))
     gates = build("MatMul", x, weight)
-    bias = cell.bias(build, direction)
-    gates = gates if bias is None else build("Add", gates, bias)
+    gates = gates if cell.bias is None else build("Add", gates, cell.bias)
     if lengths is not None:
         lengths = build("Cast", lengths, to=DType.INT64.onnx)
         gates = _reversed(build, gates, lengths) if is_backward else gates
     states = [_initial(build, node, node.input(5 + n), gates, direction) for n in range(cell.state)]
-    outside = [length_of(build, x, 0), gates, *cell.weights(build, direction), *([lengths] if lengths else [])]
+    outside = [length_of(build, x, 0), gates, *cell.weights, *([lengths] if lengths else [])]
     body, step, again = loop_body(build, "steps")
     inner = Builder(body, node.name)
     old = tuple(body.add_input(body.unique_name("state"), value.type) for value in states)

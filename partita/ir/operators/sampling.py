@@ -16,7 +16,7 @@ from partita.ir.operators.contraction import window
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import clamped, reflected, wrapped
+from partita.ir.operators.movement import all_within, clamped, reflected, wrapped
 from partita.ir.operators.registry import computes, infers, sized_by_data
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
 from partita.ir.types import DType, TensorType
@@ -63,10 +63,9 @@ def _bent(place: Expr, dim: Dim, padding: str, align_corners: bool) -> Expr:
 def _element(x: Value, lead: Sequence[Expr], at: Sequence[Expr], padding: str, align_corners: bool) -> Expr:
     spatial = x.shape[len(lead) :]
     if padding == "zeros":
-        value: Expr = load(x, *lead, *at)
-        for position, dim in zip(at, spatial, strict=True):
-            value = select((position >= 0) & (position < size(dim)), value, 0)
-        return value
+        inside = all_within(zip(at, spatial, strict=True))
+        assert inside is not None
+        return select(inside, load(x, *lead, *at), 0)
     if padding == "reflection":
         at = [reflected(p, d) if align_corners else _mirrored(p, d) for p, d in zip(at, spatial, strict=True)]
     return load(x, *lead, *(clamped(position, dim) for position, dim in zip(at, spatial, strict=True)))
@@ -162,18 +161,22 @@ def roi_align_type(node: Node) -> TensorType:
 @sized_by_data("RoiAlign", operands=[])
 def roi_align(build: Builder, node: Node) -> Value:
     """How many points of a bin are read depends on the regions unless `sampling_ratio` says: the largest counts."""
-    rois, attributes = node.operand(1), node.attributes
+    attributes = node.attributes
     points = build.ints([attributes.get("sampling_ratio", 0)] * 2)
     if not attributes.get("sampling_ratio", 0):
-        corners = [build("Gather", rois, build.ints(columns), axis=1) for columns in ([1, 0], [3, 2])]
-        sides = build(
-            "Mul", build("Sub", corners[1], corners[0]), build.scalar(attributes.get("spatial_scale", 1.0), rois)
-        )
         bins = [attributes.get("output_height", 1), attributes.get("output_width", 1)]
-        steps = build("Ceil", build("Div", sides, build.constant(bins, rois.tensor.dtype)))
-        largest = build("ReduceMax", build("Cast", steps, to=7), build.ints([0]), keepdims=0)
+        largest = _largest_bin(build, node, [1, 0], [3, 2], bins)
         points = observe(build, build("Max", largest, build.ints([1, 1])))
     return build("RoiAlign", *node.operands, points, domain=DOMAIN, **attributes)
+
+
+def _largest_bin(build: Builder, node: Node, low: Sequence[int], high: Sequence[int], bins: Sequence[int]) -> Value:
+    """(height, width) of the largest bin of all regions in pixels, whose corners are the columns `low` and `high`."""
+    rois = node.operand(1)
+    first, last = (build("Gather", rois, build.ints(columns), axis=1) for columns in (low, high))
+    sides = build("Mul", build("Sub", last, first), build.scalar(node.attributes.get("spatial_scale", 1.0), rois))
+    steps = build("Ceil", build("Div", sides, build.constant(list(bins), rois.tensor.dtype)))
+    return build("ReduceMax", build("Cast", steps, to=INT64.onnx), build.ints([0]), keepdims=0)
 
 
 @computes("RoiAlign", domain=DOMAIN)
@@ -245,12 +248,7 @@ def max_roi_pool_type(node: Node) -> TensorType:
 def max_roi_pool(build: Builder, node: Node) -> Value:
     """How many pixels a bin may have depends on the regions: room for the largest."""
     x, rois = node.operand(0), node.operand(1)
-    corners = [build("Gather", rois, build.ints(columns), axis=1) for columns in ([2, 1], [4, 3])]
-    sides = build(
-        "Mul", build("Sub", corners[1], corners[0]), build.scalar(node.attributes.get("spatial_scale", 1.0), rois)
-    )
-    bins = build("Div", sides, build.constant(node.attributes["pooled_shape"], rois.tensor.dtype))
-    largest = build("ReduceMax", build("Cast", build("Ceil", bins), to=INT64.onnx), build.ints([0]), keepdims=0)
+    largest = _largest_bin(build, node, [2, 1], [4, 3], node.attributes["pooled_shape"])
     room = build("Add", build("Max", largest, build.ints([0, 0])), build.ints([4, 4]))
     window = observe(build, build("Min", room, build("Shape", x, start=2)))
     return build("MaxRoiPool", x, rois, window, domain=DOMAIN, **node.attributes)

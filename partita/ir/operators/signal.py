@@ -13,7 +13,7 @@ from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import cast, compute, load, only, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axis, required, required_ints
-from partita.ir.operators.dynamic import by_observed_sizes, flat, from_front, observed, shape_vector, wide
+from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed, wide
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.older import attribute_to_input, default_was
 from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data
@@ -172,17 +172,11 @@ def dft_of_data(build: Builder, node: Node) -> Value:
         return build("DFT", x, length, axis, **node.attributes)
     _check_parts(node)
     rank = len(x.shape) - 1
-    sizes, places, ones = shape_vector(build, x), build.ints(range(rank)), build.ints([1])
-    signal = build("Slice", sizes, build.ints([0]), build.ints([rank]))
-    place = from_front(build, axis, rank + 1)
-    parts = [
-        build("ReduceProd", build("Where", build(name, places, place), signal, ones), build.ints([0]))
-        for name in ("Less", "Equal", "Greater")
-    ]
-    lines = _seen_as(build, x, build("Concat", *parts, axis=0))
+    signal, place = build("Shape", x, end=rank), from_front(build, axis, rank + 1)
+    lines = _seen_as(build, x, around(build, signal, place))
     result = build("DFT", lines, length, build.constant(1, INT64), **node.attributes)
-    points = build("Slice", shape_vector(build, result), build.ints([1]), build.ints([2]))
-    shape = build("Where", build("Equal", places, place), points, signal)
+    points = build("Shape", result, start=1, end=2)
+    shape = build("Where", build("Equal", build.ints(range(rank)), place), points, signal)
     return _seen_as(build, result, shape)
 
 

@@ -8,13 +8,14 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Literal, Reduce, call, literal
-from partita.ir.formula import cast, load, only, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, normalized_axis, required, required_ints
+from partita.ir.operators.contents import axis_of, normalized_axis, required_ints
 from partita.ir.operators.dynamic import shape_vector, wide
+from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import infers, performs, sized_by_data
+from partita.ir.operators.registry import computes, infers, performs, sized_by_data
 from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
@@ -187,76 +188,51 @@ def top_k_of_data(build: Builder, node: Node) -> Sequence[Value]:
 
 @sized_by_data("Unique", operands=[])
 def unique(build: Builder, node: Node) -> Sequence[Value]:
-    """Rows along an axis, or all elements; the groups of equal ones are found first, and then counted."""
+    """Rows along an axis, or all elements: sorted, equal ones are beside each other, and the first of them count."""
     x, axis = node.operand(0), node.attributes.get("axis")
     if axis is None:
         x, axis = build("Reshape", x, build.ints([-1])), 0
     axis = normalized_axis(node, axis, len(x.shape))
-    order = [axis, *(n for n in range(len(x.shape)) if n != axis)]
-    rows = build("Flatten", build("Transpose", x, perm=tuple(order)), axis=1)
-    is_sorted = node.attributes.get("sorted", 1)
-    first, inverse, counts, count = build.node("Unique", rows, outputs=4, domain=DOMAIN, sorted=is_sorted)
-    sizes, zero, one = observe(build, count), build.ints([0]), build.ints([1])
-    first, counts = (build("Slice", part, zero, one, sizes, domain=DOMAIN) for part in (first, counts))
+    perm = (axis, *(n for n in range(len(x.shape)) if n != axis))
+    rows = build("Flatten", build("Transpose", x, perm=perm), axis=1)
+    order = build("SortRows", rows, domain=DOMAIN)
+    is_first = build("StartsGroup", rows, order, domain=DOMAIN)
+    group = build("CumSum", build("Cast", is_first, to=INT64.onnx), build.constant(0, INT64))
+    inverse = build("ScatterElements", order, order, build("Sub", group, build.constant(1, INT64)))
+    first = build("Gather", order, build("Squeeze", indices_where(build, is_first), build.ints([0])))
+    if not node.attributes.get("sorted", 1):  # in the order of their first places
+        order = build("SortRows", build("Unsqueeze", first, build.ints([1])), domain=DOMAIN)
+        first = build("Gather", first, order)
+        inverse = build("Gather", build("SortRows", build("Unsqueeze", order, build.ints([1])), domain=DOMAIN), inverse)
+    zeros, ones = (build("Expand", build.constant(n, INT64), build("Shape", v)) for n, v in ((0, first), (1, inverse)))
+    counts = build("ScatterElements", zeros, inverse, ones, reduction="add")
     return [build("Gather", x, first, axis=axis), first, inverse, counts][: len(node.outputs)]
 
 
-@infers("Unique", domain=DOMAIN)
-def unique_types(node: Node) -> list[Type]:
-    """For rows [n, m]: the first place of each group, the group of each place, the size of each group, [n]; their
-    number, [1]."""
-    row = TensorType(INT64, node.operand(0).shape[:1])
-    return [row, row, row, TensorType(INT64, (1,))]
+@infers("SortRows", domain=DOMAIN)
+def sorted_type(node: Node) -> Type:
+    return TensorType(INT64, node.operand(0).shape[:1])
 
 
-@performs("Unique", domain=DOMAIN)
-def unique_groups(node: Node) -> Procedure:
-    x, (first, inverse, counts, count) = node.operand(0), node.outputs
-    n = x.shape[0]
-    places = Sorted(n)
-    group, found = counter("group"), temporary("found", INT64, [n])
-    place, number = Index(Axis("i", n)), Index(Axis("g", n))
-    here, there = places.at(place), places.at(call("max", place - 1, 0))
-    is_new = select(place > 0, _differ(x, there, here), True)
-    grouping = Loops(
-        (place.axis,),
-        (
-            store(count, [0], current(count, [0]) + 1, is_new),
-            store(found, [current(count, [0]) - 1], here, is_new),
-            store(counts, [current(count, [0]) - 1], literal(0, INT64), is_new),
-            store(inverse, [here], current(count, [0]) - 1),
-            store(counts, [current(count, [0]) - 1], current(counts, [current(count, [0]) - 1]) + 1),
-        ),
-    )
-    nests = [
-        once(*places.start(), store(count, [0], literal(0, INT64))),
-        places.sort(size(n), lambda a, b: _precedes(x, a, b)),
-        grouping,
-    ]
-    if node.attributes["sorted"]:
-        copy = store(first, [number], current(found, [number]))
-        nests.append(Loops((number.axis,), (copy,), until=number >= current(count, [0])))
-        return Procedure(tuple(nests), (*places.temporaries, found))
-    # In the order of their first places. `order` is free again: it holds each group's new number, then its size.
-    own = current(inverse, [place])
-    is_first = call("eq", current(found, [own]), place)
-    rank = current(places.order, [0, own])
-    keep = store(places.order, [1, number], current(counts, [number]))
-    nests += [
-        Loops((number.axis,), (keep,), until=number >= current(count, [0])),
-        once(store(group, [], literal(0, INT64))),
-        Loops(
-            (place.axis,),
-            (
-                store(places.order, [0, own], current(group), is_first),
-                store(first, [current(group)], place, is_first),
-                store(counts, [current(group)], current(places.order, [1, own]), is_first),
-                advance(group, is_first),
-                store(inverse, [place], rank),
-            ),
-        ),
-    ]
-    return Procedure(tuple(nests), (*places.temporaries, found, group))
+@performs("SortRows", domain=DOMAIN)
+def sort_rows(node: Node) -> Procedure:
+    """The places of rows [n, m] in their order; of equal ones, the first comes first."""
+    x, y = node.operand(0), node.output
+    places, n = Sorted(x.shape[0]), Index(Axis("n", x.shape[0]))
+    sort = places.sort(size(x.shape[0]), lambda a, b: _precedes(x, a, b))
+    copy = Loops((n.axis,), (store(y, [n], places.at(n)),))
+    return Procedure((once(*places.start()), sort, copy), places.temporaries)
+
+
+@computes("StartsGroup", domain=DOMAIN)
+def starts_group(node: Node) -> Computation:
+    """Whether a row [n, m] differs from the one before it, in an order."""
+    x, order = node.operand(0), node.operand(1)
+
+    def body(n: Expr) -> Expr:
+        return select(n > 0, _differ(x, load(order, call("max", n - 1, 0)), load(order, n)), True)
+
+    return compute(order.shape, body)
 
 
 def _first_difference(x: Value, a: Expr, b: Expr) -> tuple[Expr, Expr]:
@@ -280,7 +256,6 @@ def _precedes(x: Value, a: Expr, b: Expr) -> Expr:
 
 @sized_by_data("NonMaxSuppression", operands=[])
 def non_max_suppression(build: Builder, node: Node) -> Value:
-    """The table has room for as many boxes as there may be; their number is known once they are chosen."""
     boxes, scores = node.operand(0), node.operand(1)
     most = node.input(2)
     length = build("Gather", shape_vector(build, scores), build.ints([2]))
@@ -289,40 +264,24 @@ def non_max_suppression(build: Builder, node: Node) -> Value:
     limit = limit if limit.known is not None else observe(build, limit)
     operands = [boxes, scores, limit, node.input(3), node.input(4)]
     centered = node.attributes.get("center_point_box", 0)
-    chosen, counts = build.node("NonMaxSuppression", *operands, outputs=2, domain=DOMAIN, center_point_box=centered)
-    total = observe(build, build("ReduceSum", counts, keepdims=0))
-    return build("Listed", chosen, counts, total, domain=DOMAIN)
+    chosen = build("NonMaxSuppression", *operands, domain=DOMAIN, center_point_box=centered)
+    is_box = build("GreaterOrEqual", chosen, build.scalar(0, chosen))
+    places = build("Transpose", indices_where(build, is_box), perm=(1, 0))  # of a batch, a class and a box each
+    lead = build("Slice", places, build.ints([0]), build.ints([2]), build.ints([1]))
+    return build("Concat", lead, build("Unsqueeze", build("GatherND", chosen, places), build.ints([1])), axis=1)
 
 
 @infers("NonMaxSuppression", domain=DOMAIN)
-def non_max_suppression_types(node: Node) -> list[Type]:
-    """Boxes chosen for each class of each sample, `[batches, classes, limit]`, of which the first count."""
-    (limit,), lead = required_ints(node, 2), node.operand(1).shape[:2]
-    return [TensorType(INT64, (*lead, limit)), TensorType(INT64, lead)]
-
-
-@infers("Listed", domain=DOMAIN)
-def listed_type(node: Node) -> Type:
-    return TensorType(INT64, (required(node, 2).item(), 3))
-
-
-@performs("Listed", domain=DOMAIN)
-def listed(node: Node) -> Procedure:
-    """The boxes chosen, as rows (batch, class, box)."""
-    chosen, counts, y = node.operand(0), node.operand(1), node.output
-    count, axes = counter("count"), axes_of(chosen.shape)
-    batch, kind, place = map(Index, axes)
-    row = (batch, kind, load(chosen, batch, kind, place))
-    stores = [store(y, [current(count), n], part) for n, part in enumerate(row)]
-    steps = Loops(axes, (*stores, advance(count)), until=place >= load(counts, batch, kind))
-    return Procedure((once(store(count, [], literal(0, INT64))), steps), (count,))
+def non_max_suppression_type(node: Node) -> Type:
+    """Boxes chosen for each class of each sample, `[batches, classes, limit]`; -1 where there are no more."""
+    return TensorType(INT64, (*node.operand(1).shape[:2], *required_ints(node, 2)))
 
 
 @performs("NonMaxSuppression", domain=DOMAIN)
 def suppression(node: Node) -> Procedure:
     """The best boxes that overlap none chosen before; for each class of each sample."""
     boxes, scores = node.operand(0), node.operand(1)
-    (limit,), (winners, counts) = required_ints(node, 2), node.outputs
+    (limit,), winners = required_ints(node, 2), node.output
     threshold, least = (node.input(n) for n in (3, 4))
     n, c = axes_of(scores.shape[:2], "c")
     batch, kind = Index(n), Index(c)
@@ -358,10 +317,10 @@ def suppression(node: Node) -> Procedure:
         ),
         until=(rank >= current(candidates)) | (current(chosen) >= size(limit)),
     )
+    none = store(winners, [batch, kind, other], literal(-1, INT64))
     begin = (*places.start(), *(store(value, [], literal(0, INT64)) for value in (candidates, chosen)))
     sort = places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a))
-    end = once(store(counts, [batch, kind], current(chosen)))
-    nests = (once(*begin), collect, sort, choose, end)
+    nests = (once(*begin), Loops((other.axis,), (none,)), collect, sort, choose)
     return Procedure(nests, (*places.temporaries, candidates, chosen, overlaps), (n, c))
 
 
