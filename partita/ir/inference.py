@@ -77,6 +77,8 @@ def _types(node: Node, operator: Operator | None) -> Sequence[Type]:
         if operator is not None and operator.infer is not None:
             types = operator.infer(node)
             return types if isinstance(types, Sequence) else (types,)
+        if operator is not None and operator.routine is not None:
+            return operator.routine(node).results
         if operator is not None and operator.compute is not None:
             return [TensorType(c.dtype, c.shape) for c in operator.computations(node)]
     return _onnx_types(node)

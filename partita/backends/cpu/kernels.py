@@ -83,5 +83,5 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return procedures.procedure_kernel(procedure, writer)
     routine = routines.routine_of(node)
     if routine is not None:
-        return routines.routine_kernel(routine, writer)
+        return routines.routine_kernel(node, routine, writer)
     return generic_kernel(node, writer)

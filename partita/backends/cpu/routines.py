@@ -17,11 +17,11 @@ def routine_of(node: Node) -> Routine | None:
     return None if operator is None or operator.routine is None else operator.routine(members(node)[0])
 
 
-def routine_kernel(routine: Routine, writer: KernelWriter) -> Kernel:
+def routine_kernel(node: Node, routine: Routine, writer: KernelWriter) -> Kernel:
     writer.helpers[routine.library] = f'#include "partita_{routine.library}.h"\n'
     writer.printer.makes_strings = True  # or fails in some other way: it gets the call
     scope = writer.begin_phase(routine.rows, routine.cost)
-    arguments = ", ".join(_text(argument, writer) for argument in routine.arguments)
+    arguments = ", ".join(_text(argument, writer) for argument in (*routine.arguments, *members(node)[0].outputs))
     scope.write(f"partita_{routine.function}(call, status, begin, end, {arguments});")
     return writer.finish()
 

@@ -14,7 +14,7 @@ from partita.ir.operators.contents import axis_of, normalized_axis, required, re
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attribute_to_input
-from partita.ir.operators.registry import computes, infers, performs, sized_by_data, upgrades
+from partita.ir.operators.registry import computes, infers, keeps_type, performs, sized_by_data, upgrades
 from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
@@ -146,9 +146,7 @@ def eye_like(node: Node) -> Computation:
 # ---------------------------------------------------------------------- writing
 
 
-@infers("ScatterElements", "ScatterND")
-def like_data(node: Node) -> Type:
-    return node.operand(0).type
+keeps_type("ScatterElements", "ScatterND")
 
 
 _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {

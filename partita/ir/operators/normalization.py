@@ -10,7 +10,7 @@ from partita.ir.formula import load, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import becomes, computes, decomposes, infers, upgrades
+from partita.ir.operators.registry import becomes, computes, decomposes, infers, keeps_type, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -87,16 +87,14 @@ def batch_normalization_types(node: Node) -> list[Type]:
     return [node.operand(0).type, node.operand(3).type, node.operand(4).type]
 
 
+keeps_type("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
+
+
 @infers("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")
 def like_input_along_axis(node: Node) -> Type:
     x = node.operand(0)
     normalized_axis(node, node.attributes.get("axis", -1), max(len(x.shape), 1))
     return x.type
-
-
-@infers("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
-def like_input(node: Node) -> Type:
-    return node.operand(0).type
 
 
 @decomposes("MeanVarianceNormalization")

@@ -14,26 +14,21 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, required_ints
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.operators.older import attribute_dropped
-from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, operator, upgrades
+from partita.ir.operators.registry import becomes, calls, computes, decomposes, operator, upgrades
 from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 FLOAT64 = DType.FLOAT64
 
 
-@infers("Uniform", "Normal", domain=DOMAIN)
-def drawn_type(node: Node) -> Type:
-    """Numbers of the shape that operand 0 is."""
-    return TensorType(FLOAT64, required_ints(node, 0))
-
-
 @calls("Uniform", "Normal", domain=DOMAIN)
 def draw(node: Node) -> Routine:
+    """Numbers of the shape that operand 0 is."""
     seed = node.attributes.get("seed")
     has_seed = 0 if seed is None else 1
-    count = dims.product(node.output.shape)
-    function = f"draw_{node.op_type.lower()}"
-    return Routine("random", function, 1, (has_seed, int(seed or 0) % 2**32, count, node.output))
+    result = TensorType(FLOAT64, required_ints(node, 0))
+    arguments = (has_seed, int(seed or 0) % 2**32, dims.product(result.dims))
+    return Routine("random", f"draw_{node.op_type.lower()}", 1, arguments, (result,))
 
 
 def drawn(build: Builder, node: Node, kind: str, shape: Value) -> Value:

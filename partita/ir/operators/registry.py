@@ -3,7 +3,7 @@
 A definition gives any of
 - `compute(node)`: the outputs as expressions; shape and type follow from them;
 - `procedure(node)`: the outputs step by step, where no expression can say them element by element;
-- `routine(node)`: the outputs by one call of a function that a backend brings;
+- `routine(node)`: the outputs, and their types, by one call of a function that a backend brings;
 - `infer(node)`: the output types, for operators that no expression describes;
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
 - `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
@@ -102,12 +102,17 @@ def performs(*names: str, domain: str = "") -> Callable[[Perform], Perform]:
 
 
 def calls(*names: str, domain: str = "") -> Callable[[Call], Call]:
-    """Declares the decorated function as the routine of these operators; their types come from `infers`."""
+    """Declares the decorated function as the routine of these operators, which tells their types too."""
     return _declare("routine", names, domain)
 
 
 def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     return _declare("infer", names, domain)
+
+
+def keeps_type(*names: str, domain: str = "") -> None:
+    """Declares operators whose only output has the type of the first operand."""
+    infers(*names, domain=domain)(lambda node: node.operand(0).type)
 
 
 def decomposes(*names: str, domain: str = "") -> Callable[[Decompose], Decompose]:

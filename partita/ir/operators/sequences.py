@@ -6,14 +6,12 @@ after the value, that are set when it is taken out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, known, normalized_axis
-from partita.ir.operators.registry import infers
+from partita.ir.operators.registry import infers, keeps_type
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UndeterminedTypeError
 
 ANY = "?"  # the name of a size that differs from element to element
@@ -74,32 +72,20 @@ def sequence_empty(node: Node) -> Type:
     return SequenceType(TensorType(dtype, None), is_empty=True)
 
 
+infers("SequenceAt")(lambda node: element_of(node.operand(0).type))
+infers("SequenceInsert")(lambda node: joined_sequences(_sequence(node.operand(0)), sequence_of(node.operand(1).tensor)))
+infers("SequenceLength")(lambda node: TensorType(DType.INT64, ()))
+infers("OptionalHasElement")(lambda node: TensorType(DType.BOOL, ()))
+keeps_type("SequenceErase")
+keeps_type("Copy", domain="partita")
+
+
 @infers("SequenceConstruct")
 def sequence_construct(node: Node) -> Type:
     first, *others = (sequence_of(value.tensor) for value in node.operands)
     for other in others:
         first = joined_sequences(first, other)
     return first
-
-
-@infers("SequenceInsert")
-def sequence_insert(node: Node) -> Type:
-    return joined_sequences(_sequence(node.operand(0)), sequence_of(node.operand(1).tensor))
-
-
-@infers("SequenceErase")
-def sequence_erase(node: Node) -> Type:
-    return node.operand(0).type
-
-
-@infers("SequenceLength")
-def sequence_length(node: Node) -> Type:
-    return TensorType(DType.INT64, ())
-
-
-@infers("SequenceAt")
-def sequence_at(node: Node) -> Type:
-    return element_of(node.operand(0).type)
 
 
 @infers("SplitToSequence")
@@ -143,19 +129,9 @@ def optional(node: Node) -> Type:
     return OptionalType(sequence_of(value.type).element if isinstance(value.type, TensorType) else value.type)
 
 
-@infers("OptionalHasElement")
-def optional_has_element(node: Node) -> Type:
-    return TensorType(DType.BOOL, ())
-
-
 @infers("OptionalGetElement")
 def optional_get_element(node: Node) -> Type:
     kind = node.operand(0).type
     if not isinstance(kind, OptionalType):
         return kind
     return element_of(kind) if isinstance(kind.element, TensorType) else kind.element
-
-
-@infers("Copy", domain="partita")
-def copied(node: Node) -> Sequence[Type]:
-    return [node.operand(0).type]

@@ -58,31 +58,22 @@ def string_split(build: Builder, node: Node) -> list[Value]:
     return [pieces, counts]
 
 
-@infers("CountPieces", domain=DOMAIN)
-def piece_counts(node: Node) -> Type:
-    return TensorType(INT64, node.operand(0).shape)
-
-
 @calls("CountPieces", domain=DOMAIN)
 def count_pieces(node: Node) -> Routine:
-    return _split(node, "count_pieces", ())
-
-
-@infers("SplitStrings", domain=DOMAIN)
-def pieces_type(node: Node) -> Type:
-    """Room for as many pieces as operand 1 says; those missing are empty."""
-    return TensorType(DType.STRING, (*node.operand(0).shape, *required_ints(node, 1)))
+    return _split(node, "count_pieces", (), TensorType(INT64, node.operand(0).shape))
 
 
 @calls("SplitStrings", domain=DOMAIN)
 def split_strings(node: Node) -> Routine:
-    return _split(node, "split_strings", (node.output.shape[-1],))
+    """Room for as many pieces as operand 1 says; those missing are empty."""
+    room = required_ints(node, 1)
+    return _split(node, "split_strings", room, TensorType(DType.STRING, (*node.operand(0).shape, *room)))
 
 
-def _split(node: Node, function: str, room: tuple[Dim, ...]) -> Routine:
+def _split(node: Node, function: str, room: tuple[Dim, ...], result: TensorType) -> Routine:
     x, attributes = node.operand(0), node.attributes
-    arguments = (x, attributes["delimiter"], int(attributes["maxsplit"]), *room, node.output)
-    return Routine(LIBRARY, function, elements(x), arguments)
+    arguments = (x, attributes["delimiter"], int(attributes["maxsplit"]), *room)
+    return Routine(LIBRARY, function, elements(x), arguments, (result,))
 
 
 # ---------------------------------------------------------------------- normalize
@@ -130,29 +121,19 @@ def _lower(build: Builder, is_wanted: bool) -> tuple[Value]:
     return (build.constant(case_table(False) if is_wanted else np.zeros((0, 4)), DType.INT32),)
 
 
-@infers("DropWords", domain=DOMAIN)
-def dropped_types(node: Node) -> list[Type]:
-    """Room for all strings, of which the first are left; their number, [1]."""
-    room = dims.maximum(node.operand(0).shape[0], 1)
-    return [TensorType(DType.STRING, (room,)), TensorType(INT64, (1,))]
-
-
 @calls("DropWords", domain=DOMAIN)
 def drop_words(node: Node) -> Routine:
+    """Room for all strings, of which the first are left; their number, [1]."""
     x, stopwords, table = node.operands
-    arguments = (x, elements(x), stopwords, elements(stopwords), table, table.shape[0], *node.outputs)
-    return Routine(LIBRARY, "drop_words", 1, arguments)
-
-
-@infers("ChangeCase", domain=DOMAIN)
-def same_strings(node: Node) -> Type:
-    return node.operand(0).type
+    arguments = (x, elements(x), stopwords, elements(stopwords), table, table.shape[0])
+    kept = TensorType(DType.STRING, (dims.maximum(x.shape[0], 1),))
+    return Routine(LIBRARY, "drop_words", 1, arguments, (kept, TensorType(INT64, (1,))))
 
 
 @calls("ChangeCase", domain=DOMAIN)
 def change_case(node: Node) -> Routine:
     x, table = node.operands
-    return Routine(LIBRARY, "change_case", elements(x), (x, table, table.shape[0], node.output), cost=500.0)
+    return Routine(LIBRARY, "change_case", elements(x), (x, table, table.shape[0]), (x.tensor,), cost=500.0)
 
 
 # ---------------------------------------------------------------------- match
@@ -170,17 +151,15 @@ def regex_full_match(build: Builder, node: Node) -> Value:
 
 
 @infers("RegexFullMatch")
-@infers("MatchProgram", domain=DOMAIN)
-def match_type(node: Node) -> Type:
+def match_type(node: Node) -> TensorType:
     return TensorType(DType.BOOL, node.operand(0).shape)
 
 
 @calls("MatchProgram", domain=DOMAIN)
 def match_program(node: Node) -> Routine:
     x, program, ranges = node.operands
-    return Routine(
-        LIBRARY, "match_program", elements(x), (x, program, program.shape[0], ranges, node.output), cost=2000.0
-    )
+    arguments = (x, program, program.shape[0], ranges)
+    return Routine(LIBRARY, "match_program", elements(x), arguments, (match_type(node),), cost=2000.0)
 
 
 # ---------------------------------------------------------------------- look up
@@ -202,16 +181,12 @@ def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Va
     return build("Find", x, table, domain=DOMAIN), order
 
 
-@infers("Find", domain=DOMAIN)
-def places_type(node: Node) -> Type:
-    return TensorType(INT64, node.operand(0).shape)
-
-
 @calls("Find", domain=DOMAIN)
 def find_places(node: Node) -> Routine:
     x, keys = node.operands
     function = f"find_{x.tensor.dtype.name.lower()}"
-    return Routine(LIBRARY, function, elements(x), (x, keys, elements(keys), node.output), cost=50.0)
+    result = TensorType(INT64, x.shape)
+    return Routine(LIBRARY, function, elements(x), (x, keys, elements(keys)), (result,), cost=50.0)
 
 
 # ---------------------------------------------------------------------- n-grams, counted

@@ -12,10 +12,10 @@ from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, labels_of, transformed
-from partita.ir.operators.registry import becomes, calls, infers
+from partita.ir.operators.registry import becomes, calls
 from partita.ir.operators.trees import features
 from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 CERTAIN = 1e-7  # no class of a pair is less likely
 
@@ -122,12 +122,8 @@ def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Va
     return build("Cast", build("CouplePairs", wide, domain=OWN, classes=classes), to=scores.tensor.dtype.onnx)
 
 
-@infers("CouplePairs", domain=OWN)
-def coupled_type(node: Node) -> Type:
-    return TensorType(DType.FLOAT64, (node.operand(0).shape[0], node.attributes["classes"]))
-
-
 @calls("CouplePairs", domain=OWN)
 def couple(node: Node) -> Routine:
     pairs, classes = node.operand(0), node.attributes["classes"]
-    return Routine("trees", "couple_pairs", pairs.shape[0], (pairs, classes, node.output), cost=1000.0 * classes)
+    result = TensorType(DType.FLOAT64, (pairs.shape[0], classes))
+    return Routine("trees", "couple_pairs", pairs.shape[0], (pairs, classes), (result,), cost=1000.0 * classes)

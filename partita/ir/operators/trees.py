@@ -21,9 +21,9 @@ from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, is_above, labels_of, to_float, transformed
-from partita.ir.operators.registry import becomes, calls, infers
+from partita.ir.operators.registry import becomes, calls
 from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 COMPARISONS = ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ", "MEMBER")
 MEMBER, LEAF = 6, 7
@@ -86,21 +86,14 @@ class Forest:
         return build("TreeEnsemble", x, *tables, domain=OWN, n_targets=targets, aggregate_function=kind, features=used)
 
 
-@infers("TreeEnsemble", domain=OWN)
-def forest_type(node: Node) -> Type:
-    x = node.operand(0)
-    return TensorType(x.tensor.dtype, (x.shape[0], node.attributes["n_targets"]))
-
-
 @calls("TreeEnsemble", domain=OWN)
 def forest_routine(node: Node) -> Routine:
     x, nodes, splits, members, targets, weights, roots = node.operands
-    trees = roots.shape[0]
+    kind, trees, count = x.tensor.dtype, roots.shape[0], node.attributes["n_targets"]
     arguments = (x, x.shape[1], node.attributes["features"], nodes, splits, members, targets, weights, roots, trees,
-                 node.attributes["n_targets"], node.attributes["aggregate_function"], node.output)  # fmt: skip
-    return Routine(
-        "trees", f"tree_ensemble_{x.tensor.dtype.name.lower()}", x.shape[0], arguments, cost=50.0 * int(trees)
-    )
+                 count, node.attributes["aggregate_function"])  # fmt: skip
+    result, function = TensorType(kind, (x.shape[0], count)), f"tree_ensemble_{kind.name.lower()}"
+    return Routine("trees", function, x.shape[0], arguments, (result,), cost=50.0 * int(trees))
 
 
 def features(build: Builder, node: Node) -> Value:
