@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from partita.backends.cpu.expressions import LIBM, VECTORIZED, Scope, register_type, stored
+from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel, KernelWriter, body_of, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
+from partita.backends.cpu.scalars import LIBM, VECTORIZED, register_type, stored
 from partita.backends.source import C_TYPES
 from partita.ir import dims
 from partita.ir.dims import Dim

@@ -23,8 +23,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from partita.backends.cpu.expressions import ExpressionPrinter, Scope, stored
+from partita.backends.cpu.expressions import ExpressionPrinter, Scope
 from partita.backends.cpu.loops import Form
+from partita.backends.cpu.scalars import stored
 from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES, Names, c_string
 from partita.ir import dims

@@ -9,11 +9,12 @@ from dataclasses import replace
 
 from partita.backends.cpu.blocked_convolution import COPIES
 from partita.backends.cpu.blocked_operators import block_count, is_packed_product
-from partita.backends.cpu.expressions import Scope, linear_position, stored
+from partita.backends.cpu.expressions import Scope, linear_position
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
+from partita.backends.cpu.scalars import stored
 from partita.backends.cpu.tiles import MANY_TILES, PRODUCTS, Tile, tile_function, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis, Index, Literal, Load, affine, replace_indices

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu.expressions import Scope, linear_position, stored
+from partita.backends.cpu.expressions import Scope, linear_position
 from partita.backends.cpu.generic import element_cost, typical_product
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
+from partita.backends.cpu.scalars import stored
 from partita.backends.source import C_TYPES
 from partita.ir import dims
 from partita.ir.dims import Dim

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from partita.backends.cpu.expressions import literal
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
+from partita.backends.cpu.scalars import literal
 from partita.ir import dims
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import definition

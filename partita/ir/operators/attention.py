@@ -91,6 +91,14 @@ def linear_attention_types(node: Node) -> list[TensorType]:
     return [result, TensorType(stash, (query.shape[0], kept, depth, width))]
 
 
+def _scale(node: Node, depth: Dim, kind: DType) -> Expr:
+    """What products of queries and keys are multiplied with."""
+    given = float(node.attributes.get("scale", 0.0))
+    if given or dims.is_static(depth):
+        return literal(given or 1 / math.sqrt(depth), kind)
+    return 1 / call("sqrt", cast(size(depth), kind))
+
+
 @performs("LinearAttention")
 def linear_attention(node: Node) -> Procedure:
     """A state [keys, values] for each head, step by step: it fades by `exp(decay)`, takes in key times value (for the
@@ -129,14 +137,10 @@ def linear_attention(node: Node) -> Procedure:
         steps.append(over(store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
         steps.append(over(store(fresh, [m], rate * (values - current(fresh, [m]))), axes=[m]))
     steps.append(over(store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
-    scale = float(node.attributes.get("scale", 0.0))
-    factor = literal(scale, kind) if scale else 1 / call("sqrt", cast(size(depth), kind))
-    if not scale and dims.is_static(depth):
-        factor = literal(1 / math.sqrt(depth), kind)
     group = Index(Axis("group", queries // kept))
     reader = h * (queries // kept) + group
     asked = read(query, row, t, reader * size(depth) + d)
-    answer = cast(current(fresh, [m]) * factor, query.tensor.dtype)
+    answer = cast(current(fresh, [m]) * _scale(node, depth, kind), query.tensor.dtype)
     steps.append(
         Loops(
             (group.axis,),
