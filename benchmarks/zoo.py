@@ -1,6 +1,7 @@
 """The models that tests and benchmarks share: one name each, deterministic, with inputs to run them on.
 
     entry = zoo.get("resnet50")        # or "resnet50@64" for images of 64×64 where the network permits it
+                                       # or "resnet50*8" for eight samples at once
     entry.model()                      # an onnx.ModelProto
     entry.path()                       # its file: built once, kept in the user's cache folder
     entry.inputs(seed=0)               # {"gpu_0/data_0": float32 [1, 3, 224, 224]}
@@ -21,7 +22,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto
 
-from benchmarks import zoo_digits, zoo_light, zoo_minilm, zoo_mobile
+from benchmarks import zoo_batch, zoo_digits, zoo_light, zoo_minilm, zoo_mobile
 from benchmarks.extras import MissingExtraError
 
 __all__ = ["Entry", "MissingExtraError", "Tolerance", "cut_softmax", "get", "largest_error", "names"]
@@ -91,10 +92,11 @@ class Entry:
         code = b"".join(source.read_bytes() for source in self.sources) + onnx.__version__.encode()
         digest = hashlib.sha256(code).hexdigest()[:12]
         folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "partita-zoo"
-        path = folder / f"{self.name}-{digest}.onnx"
+        stem = self.name.replace("*", "x")
+        path = folder / f"{stem}-{digest}.onnx"
         if not path.exists():
             _write(path, self.build().SerializeToString(deterministic=True))
-            for old in folder.glob(f"{self.name}-{'?' * 12}.onnx"):
+            for old in folder.glob(f"{stem}-{'?' * 12}.onnx"):
                 if old != path:
                     old.unlink(missing_ok=True)
         return path
@@ -110,7 +112,10 @@ def names() -> list[str]:
 
 
 def get(name: str) -> Entry:
-    """The model of this name; `name@size` takes smaller images."""
+    """The model of this name; `name@size` takes smaller images, `name*8` eight samples at once."""
+    name, _, batch = name.partition("*")
+    if batch:
+        return _batched(get(name), int(batch))
     base, _, size = name.partition("@")
     if base not in _registry():
         raise KeyError(f"no model {base!r} in the zoo; there are {', '.join(names())}")
@@ -177,6 +182,22 @@ def _image_model(name: str, size: int) -> Entry:
     sizes = (128, 224) if name in {"alexnet", "zfnet512"} else (64, 96, 128, 160, 192, 224)
     title = name if size == 224 else f"{name}@{size}"
     return replace(_entry(title, build, partial(_images, data, size)), sizes=sizes)
+
+
+def _batched(entry: Entry, batch: int) -> Entry:
+    """The same network for several samples, each of them another."""
+
+    def inputs(seed: int) -> Inputs:
+        samples = [entry.inputs(seed + 2 * number) for number in range(batch)]
+        return {name: np.concatenate([sample[name] for sample in samples]) for name in samples[0]}
+
+    sources = (*entry.sources, Path(zoo_batch.__file__))
+    build = partial(_batched_model, entry, batch)
+    return replace(entry, name=f"{entry.name}*{batch}", build=build, make_inputs=inputs, sources=sources, shipped=None)
+
+
+def _batched_model(entry: Entry, batch: int) -> ModelProto:
+    return zoo_batch.batched(entry.model(), batch)
 
 
 def _shipped(name: str) -> Entry:

@@ -49,6 +49,14 @@ def test_building_twice_gives_equal_bytes(name):
     assert first == second
 
 
+@pytest.mark.parametrize("name", ["squeezenet@64", "resnet50@64"])
+def test_a_batch_is_what_its_samples_are_alone(name):
+    [several] = run(zoo.get(f"{name}*3").model(), zoo.get(f"{name}*3").inputs(5))
+    for number, result in enumerate(several):
+        [alone] = run(zoo.get(name).model(), zoo.get(name).inputs(5 + 2 * number))
+        np.testing.assert_allclose(result, alone[0], rtol=1e-4, atol=1e-5 * np.abs(alone).max())
+
+
 def test_training_twice_gives_equal_weights(monkeypatch):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(zoo_digits, "EPOCHS", 1)
