@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from partita.ir.graph import Attribute, Graph, Node, Value
-from partita.ir.schema import NONDETERMINISTIC
+from partita.ir.schema import NEWEST_OPSET, NONDETERMINISTIC
 from partita.ir.types import UnknownType
 
 
@@ -67,6 +67,19 @@ def extract(
     ]
     body.set_outputs(mapping[output] for output in outputs)
     return body, inputs, outputs
+
+
+def alone(node: Node) -> Graph:
+    """A graph of a copy of `node` alone, whose operands are its inputs."""
+    graph = Graph("alone")
+    graph.opsets = {"": NEWEST_OPSET, node.domain: node.version}
+    mapping: dict[Value, Value] = {}
+    for value in dict.fromkeys(node.operands):
+        mapping[value] = graph.add_input(value.name, value.type)
+        mapping[value].known, mapping[value].parameter = value.known, value.parameter
+    copy_nodes([node], graph, mapping)
+    graph.set_outputs(mapping[output] for output in node.outputs)
+    return graph
 
 
 def fold(

@@ -6,22 +6,25 @@
             model (float[2, 3] x) => (float[2, 3] y) <float[2, 1] w = {1, 2}> { y = Mul (x, w) }
 
 Generated code relies on it (a size is not broadcast unless it is known to be 1), so inputs in which they differ have to
-be refused before it runs: the runtime does that for sizes of one name. What is left to trust are equations between
-sizes that data decides, and those that have no solution in whole multiples of an input's size.
+be refused before it runs: the runtime does that for sizes of one name. What is left are equations between sizes that
+data decides, and those that have no solution in whole multiples of an input's size: generated code compares them.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from partita.errors import ShapeError
+from partita.errors import ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Value
 from partita.ir.inference import inferred_types
+from partita.ir.subgraph import alone
 from partita.ir.types import TensorType
+from partita.passes.decompose import decompose, has_expression
 
 
 def unify_sizes(graph: Graph) -> bool:
@@ -32,6 +35,9 @@ def unify_sizes(graph: Graph) -> bool:
     with dims.equations() as equations:
         for node in graph.nodes:
             inferred_types(node)
+            if not (has_expression(node) or all(dims.all_static(_shape(value)) for value in node.operands)):
+                with contextlib.suppress(UnsupportedOperatorError):  # told when nobody claims the node
+                    decompose(alone(node))  # what it is made of says which sizes it wants to be equal
     solved = _solve(equations, frozenset(symbols))
     for value in _values(graph) if solved else ():
         _substitute(value, solved)

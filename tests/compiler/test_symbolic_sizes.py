@@ -149,3 +149,69 @@ def test_sizes_that_would_have_to_be_two_are_refused():
     text = "g (float[n] x, float[3] a, float[4] b) => (float[3] y, float[4] z) { y = Add (x, a)  z = Add (x, b) }"
     with pytest.raises(ShapeError, match="have to be equal"):
         compiled(parsed('<ir_version: 10, opset_import: ["" : 21]>' + text))
+
+
+CONTRADICTIONS = {
+    "LayerNormalization": (
+        "y = LayerNormalization (x, s, b)",
+        {"x": (2, 3), "s": (3,), "b": (2,)},
+        "input 'b': axis 0",
+    ),
+    "GroupNormalization": (
+        "y = GroupNormalization <num_groups = 2> (x, s, b)",
+        {"x": (2, 4, 3), "s": (2,), "b": (4,)},
+        "input 's': axis 0",
+    ),
+    "BatchNormalization": (
+        "y = BatchNormalization (x, s, s, s, v)",
+        {"x": (2, 4, 3), "s": (4,), "v": (2,)},
+        "input 'v': axis 0",
+    ),
+    "Conv": ("y = Conv (x, w)", {"x": (1, 3, 5), "w": (2, 4, 3)}, "input 'w': axis 1"),
+    "the bias of Conv": ("y = Conv (x, w, b)", {"x": (1, 4, 5), "w": (2, 4, 3), "b": (1,)}, "axis 0 of b has size 1"),
+    "Gemm": ("y = Gemm (a, b, c)", {"a": (2, 3), "b": (3, 4), "c": (3,)}, "axis 0 of c has size 3"),
+    "keys": ("y = Attention (q, k, v)", {"q": (1, 2, 3, 4), "k": (1, 2, 5, 3), "v": (1, 2, 5, 6)}, "do not broadcast"),
+    "values": (
+        "y = Attention (q, k, v)",
+        {"q": (1, 2, 3, 4), "k": (1, 2, 5, 4), "v": (1, 2, 4, 6)},
+        "do not broadcast",
+    ),
+    "scales": ("y = QuantizeLinear (x, s)", {"x": (2, 3), "s": (2,)}, "axis 0 of s has size 2, but element 2"),
+    "rotations": (
+        "y = RotaryEmbedding (x, c, s)",
+        {"x": (1, 2, 3, 4), "c": (1, 2, 2), "s": (1, 3, 2)},
+        "input 'c': axis 1",
+    ),
+    "weights of a layer": (
+        "y, h, c = LSTM <hidden_size = 3> (x, w, r)",
+        {"x": (2, 1, 4), "w": (1, 12, 4), "r": (1, 11, 3)},
+        "input 'r': axis 1",
+    ),
+    "a procedure": (
+        'y, p = LinearAttention <q_num_heads = 1, kv_num_heads = 1, update_rule = "linear"> (q, k, v)',
+        {"q": (1, 2, 4), "k": (1, 1, 4), "v": (1, 2, 4)},
+        "axis 1 of k has size 1, but element 1",
+    ),
+    "boxes": (
+        "y = NonMaxSuppression (b, s)",
+        {"b": (1, 2, 3), "s": (1, 1, 2)},
+        "axis 2 of b has size 3, but element 3",
+    ),
+}
+"""Nodes with shapes of inputs, whose sizes the model leaves open, that contradict each other; and what is told."""
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_no_operator_reads_beyond_what_there_is(name):
+    node, shapes, problem = CONTRADICTIONS[name]
+    kinds = [f"float[{', '.join(f'{x}{axis}' for axis in range(len(shape)))}] {x}" for x, shape in shapes.items()]
+    module = compiled(parsed(f'<ir_version: 10, opset_import: ["" : 28]> g ({", ".join(kinds)}) => (y) {{ {node} }}'))
+    with pytest.raises(InputError, match=problem):
+        module.run({x: floats(*shape) for x, shape in shapes.items()})
+
+
+def test_what_no_loop_reaches_need_not_be_there():
+    text = "g (float[n, c, h] x, float[o, c, 3] w) => (y) { y = Conv (x, w) }"
+    module = compiled(parsed('<ir_version: 10, opset_import: ["" : 28]>' + text))
+    assert module.run({"x": floats(0, 2, 3), "w": floats(4, 2, 3)})["y"].shape == (0, 4, 1)
+    assert module.run({"x": floats(1, 2, 3), "w": floats(0, 2, 3)})["y"].shape == (1, 0, 1)

@@ -17,7 +17,9 @@ from partita.ir.graph import Graph, Node
 from partita.ir.operators.control_flow import is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
+from partita.ir.reach import Reach, reaches
 from partita.ir.region import Region
+from partita.ir.types import TensorType
 from partita.passes.plan_memory import MemoryPlan
 from partita.runtime import CSourceModule, Unit
 
@@ -89,22 +91,30 @@ class _Region:
         return lines
 
     def _compared(self, node: Node) -> list[str]:
-        """Fails where sizes that data decided are not what a kernel takes them for: each other's, or a number."""
-        with dims.equations() as equations:
-            for member in members(node):
-                operator = definition(member)
-                if operator is not None and operator.compute is not None:
-                    operator.computations(member)
+        """Fails where sizes are not what a kernel takes them for: equal, or as large as what is read of them. Those of
+        inputs that were found to have to be equal were compared before the run."""
+        if all(dims.all_static(value.type.shape) for value in node.operands if isinstance(value.type, TensorType)):
+            return []
         lines = []
+        with dims.equations() as equations:
+            found = list(dict.fromkeys(reach for member in members(node) for reach in _reaches(member)))
         for first, second in dict.fromkeys(equations):
-            if self.plan.data_dependent.isdisjoint(dims.symbols_of(first) + dims.symbols_of(second)):
-                continue  # the inputs' sizes, which were compared before the run
-            text = "%s: sizes %lld and %lld, which data decided, do not fit; they are not broadcast"
             sizes = [self.source.size(first), self.source.size(second)]
-            values = ", ".join([c_string(node.name), *(f"(long long)({size})" for size in sizes)])
-            lines.append(f"    if ({sizes[0]} != {sizes[1]})")
-            lines.append(f"        return call->services->fail(call, PARTITA_ERROR_SHAPE, {c_string(text)}, {values});")
+            text = "%s: sizes %lld and %lld, which data decided, do not fit; they are not broadcast"
+            lines += self._failing(f"{sizes[0]} != {sizes[1]}", text, c_string(node.name), *sizes)
+        for reach in found:
+            size, last = self.source.size(reach.value.shape[reach.axis]), self.source.size(reach.last)
+            steps = [f"{self.source.size(dim)} > 0" for dim in dict.fromkeys(reach.steps) if not dims.is_static(dim)]
+            text = f"%s: axis {reach.axis} of %s has size %lld, but element %lld is needed; sizes contradict each other"
+            names = c_string(node.name), c_string(reach.value.name)
+            lines += self._failing(" && ".join([f"{last} >= {size}", *steps]), text, *names, size, last)
         return lines
+
+    def _failing(self, condition: str, text: str, *values: str) -> list[str]:
+        """Fails the run where a condition holds; values are names, then sizes."""
+        shown = [value if value.startswith('"') else f"(long long)({value})" for value in values]
+        call = f"call->services->fail(call, PARTITA_ERROR_SHAPE, {c_string(text)}, {', '.join(shown)})"
+        return [f"    if ({condition})", f"        return {call};"]
 
     def _observe(self, node: Node) -> list[str]:
         """Sets the sizes that an observation reads, after its condition holds."""
@@ -154,3 +164,13 @@ def _kernel(node: Node, plan: MemoryPlan, target: Target) -> Kernel:
     places = {plan.buffer_of[value] for value in node.operands}
     writer.aliased = any(plan.buffer_of[value] in places for value in node.outputs)
     return write_kernel(node, writer)
+
+
+def _reaches(node: Node) -> list[Reach]:
+    """How far a node's own definition reads its operands."""
+    operator = definition(node)
+    if operator is not None and operator.compute is not None:
+        return [reach for computation in operator.computations(node) for reach in reaches(computation)]
+    if operator is not None and operator.procedure is not None:
+        return list(reaches(operator.procedure(node)))
+    return []

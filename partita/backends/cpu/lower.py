@@ -15,7 +15,7 @@ from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
 from partita.ir.operators.sequences import is_list
-from partita.ir.schema import NEWEST_OPSET
+from partita.ir.subgraph import alone
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType
 from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
@@ -43,20 +43,7 @@ def unsupported(node: Node) -> str | None:
     problem = problem or _no_strings(node)
     if problem is not None or has_expression(node) or is_observation(node) or node.op_type in SEQUENCE_OPERATORS:
         return problem
-    graph = Graph("claim")
-    graph.opsets = {"": NEWEST_OPSET, node.domain: node.version}
-    mapping: dict[Value, Value] = {}
-    for value in dict.fromkeys(node.operands):
-        mapping[value] = graph.add_input(value.name, value.type)
-        mapping[value].known, mapping[value].parameter = value.known, value.parameter
-    inputs = [None if value is None else mapping[value] for value in node.inputs]
-    names = [output.name for output in node.outputs]
-    copy = graph.add_node(
-        node.op_type, inputs, node.attributes, outputs=names, domain=node.domain, name=node.name, version=node.version
-    )
-    for old, new in zip(node.outputs, copy.outputs, strict=True):
-        new.type = old.type
-    graph.set_outputs(copy.outputs)
+    graph = alone(node)
     try:
         decompose(graph)
     except UnsupportedOperatorError as error:

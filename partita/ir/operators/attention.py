@@ -156,4 +156,4 @@ def linear_attention(node: Node) -> Procedure:
     if len(node.outputs) > 1:
         present = node.outputs[1]
         nests.append(over(store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))
-    return Procedure((once(*nests),), (state, fresh, fading), (n, head))
+    return Procedure((once(*nests),), (state, fresh, *([fading] if decay is not None else [])), (n, head))

@@ -186,7 +186,7 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
     channels, per_group, outputs = x.shape[1], w.shape[1], w.shape[0]
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
         raise ShapeError(f"{node.describe()}: input and weights must have one rank, 3 or more")
-    if group < 1 or (dims.is_static(channels) and channels != per_group * group) or outputs % group:
+    if group < 1 or not dims.may_equal(channels, per_group * group) or outputs % group:
         raise ShapeError(
             f"{node.describe()}: {channels} input and {outputs} output channels in {group} groups of {per_group}"
         )
