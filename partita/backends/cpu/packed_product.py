@@ -15,7 +15,7 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
 from partita.backends.cpu.scalars import stored
-from partita.backends.cpu.tiles import MANY_TILES, PRODUCTS, Tile, tile_function, weights_ahead
+from partita.backends.cpu.tiles import CACHED_PANEL, FEW_TILES, PRODUCTS, Ahead, Tile, tile_function, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis, Index, Literal, Load, affine, replace_indices
 from partita.ir.formula import compute
@@ -23,6 +23,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 WIDEST = 32  # columns of a panel
+MANY_MATRICES = 8  # enough for any number of threads
 
 
 def takes_epilogue(kernel: Node, node: Node) -> bool:
@@ -70,35 +71,49 @@ class ProductKernel:
         """Where the left matrix of a step begins."""
         return self.writer.pointer(self.kernel.operand(0))
 
-    def right(self) -> str:
-        """Where the packed right matrix of a step begins."""
-        return self.writer.pointer(self.kernel.operand(1))
+    def weights(self, panel: str) -> str:
+        """Where a panel of the packed right matrix of a step begins."""
+        return f"{self.writer.pointer(self.kernel.operand(1))} + {panel} * {self.depth * self.width}"
 
     def write(self) -> Kernel:
-        writer, size = self.writer, self.writer.size
+        writer = self.writer
         pixels = self._tile_rows()
-        width = self.width
-        panel, tile = Axis("panel", block_count(self.columns, width)), Axis("tile", dims.ceil_div(self.rows, pixels))
-        scope = writer.open_steps([*self.batch, panel, tile], pixels * width * self.depth / PRODUCTS)
+        tiles, together = dims.ceil_div(self.rows, pixels), self._tiles_together(pixels)
+        groups = Axis("group", dims.ceil_div(tiles, together))
+        panel, tile = Axis("panel", block_count(self.columns, self.width)), Axis("tile", together)
+        scope = writer.open_steps([*self.batch, groups, panel, tile], pixels * self.width * self.depth / PRODUCTS)
         names = writer.printer.axis_names
-        step = math.gcd(self.depth, self.block)
-        scope.write(f"const int64_t first = {names[tile]} * {pixels};")
-        scope.write(f"const int64_t left = {size(self.rows)} - first;")
-        scope.write(f"const int64_t rows = left < {pixels} ? left : {pixels};")
-        scope.write(f"const float *source = {self.left()} + first * {self.depth};")
-        scope.write(f"const float *weights = {self.right()} + {names[panel]} * {self.depth * width};")
-        scope.write(f"const partita_window window = {{{self.depth // step}, {step}, 0, 0, {width}, {self.block}}};")
-        scope.write(f"float sums[{pixels * width}] __attribute__((aligned(64)));")
-        self._write_sums(scope, pixels, step, tile.extent, names[tile])
-        self._write_store(scope, names[panel])
+        scope.write(f"const int64_t first = ({names[groups]} * {together} + {names[tile]}) * {pixels};")
+        if not dims.same(groups.extent * together, tiles):
+            scope.write(f"if (first >= {writer.size(self.rows)})")
+            scope.write("    continue;")
+        self.write_tile(scope, pixels, names[panel], names[tile], together)
         writer.close_steps()
         return writer.finish()
 
-    def _write_sums(self, scope: Scope, pixels: int, step: int, tiles: dims.Dim, number: str) -> None:
+    def write_tile(self, scope: Scope, pixels: int, panel: str, tile: str, together: int) -> None:
+        """Sums and stores the rows from `first` on, in one panel of columns; `together` tiles read it in turn."""
+        step = math.gcd(self.depth, self.block)
+        scope.write(f"const int64_t left = {self.writer.size(self.rows)} - first;")
+        scope.write(f"const int64_t rows = left < {pixels} ? left : {pixels};")
+        scope.write(f"const float *source = {self.left()} + first * {self.depth};")
+        scope.write(f"const float *weights = {self.weights(panel)};")
+        fields = f"{self.depth // step}, {step}, 0, 0, {self.width}, {self.block}"
+        scope.write(f"const partita_window window = {{{fields}}};")
+        scope.write(f"float sums[{pixels * self.width}] __attribute__((aligned(64)));")
+        self._write_sums(scope, Tile(pixels, self.panels, step, self.depth), tile, together)
+        self._write_store(scope, panel)
+
+    def _tiles_together(self, pixels: int) -> int:
+        """Tiles that go through all panels before the next ones: their rows stay in the cache meanwhile."""
+        most = max(CACHED_PANEL // (self.depth * pixels), FEW_TILES)
+        tiles = dims.ceil_div(self.rows, pixels)
+        return -(-int(tiles) // -(-int(tiles) // most)) if dims.is_static(tiles) and tiles else most
+
+    def _write_sums(self, scope: Scope, tile: Tile, number: str, together: int) -> None:
         """Calls the register tiles that sum `rows` rows: one, or several of sizes that together make any number."""
-        tile = Tile(pixels, self.panels, step, self.depth)
-        known = int(tiles) if dims.is_static(tiles) else MANY_TILES
-        ahead = weights_ahead(tile, self.block, self.depth * self.width, known)
+        pixels = tile.pixels
+        ahead = self.ahead(tile, together)
         scope.write(f"const float *next = {ahead.start(number)};")
 
         def call(rows: int, done: str = "") -> str:
@@ -125,6 +140,9 @@ class ProductKernel:
                 part.write(f"    done += {power};")
                 part.write("}")
         inner.write("}")
+
+    def ahead(self, tile: Tile, together: int) -> Ahead:
+        return weights_ahead(tile, self.block, self.depth * self.width, together)
 
     def _tile_rows(self) -> int:
         """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
@@ -175,9 +193,17 @@ def is_product(node: Node) -> bool:
 
 
 def workspace(node: Node) -> dims.Dim:
-    """Bytes of a product's packed right matrices, for the widest panels."""
+    """Bytes of packed right matrices, for the widest panels: of one panel, or of all matrices."""
     *lead, depth, columns = node.operand(1).shape
+    if _is_by_matrix(node):
+        return int(depth) * WIDEST * 4
     return dims.product([*lead, depth, block_count(int(columns), WIDEST) * WIDEST]) * 4
+
+
+def _is_by_matrix(node: Node) -> bool:
+    """Whether there are as many right matrices as results, and enough to share out among threads."""
+    lead, batch = node.operand(1).shape[:-2], node.output.shape[:-2]
+    return dims.same_shape(lead, batch) and math.prod(int(d) for d in lead if dims.is_static(d)) >= MANY_MATRICES
 
 
 class RunTimeProductKernel(ProductKernel):
@@ -187,6 +213,7 @@ class RunTimeProductKernel(ProductKernel):
         super().__init__(node, writer)
         self.batch = self.result.axes[:-2]
         self.rows = self.kernel.output.shape[-2]
+        self.is_by_matrix = _is_by_matrix(self.kernel)
 
     def _packed_shape(self) -> tuple[int, int, int]:
         *_, depth, columns = self.kernel.operand(1).shape
@@ -196,30 +223,64 @@ class RunTimeProductKernel(ProductKernel):
     def left(self) -> str:
         return super().left() + self._offset(self.kernel.operand(0), 1)
 
-    def right(self) -> str:
+    def weights(self, panel: str) -> str:
+        if self.is_by_matrix:
+            return "(const float *)workspace"
         columns = self.kernel.operand(1).shape[-1]
         packed = block_count(self.columns, self.width) * self.width
-        return f"(const float *)shared{self._offset(self.kernel.operand(1), columns, packed)}"
+        offset = self._offset(self.kernel.operand(1), columns, packed)
+        return f"(const float *)shared{offset} + {panel} * {self.depth * self.width}"
+
+    def ahead(self, tile: Tile, together: int) -> Ahead:
+        return Ahead()  # they were just packed
 
     def write(self) -> Kernel:
+        if self.is_by_matrix:
+            return self._write_by_matrix()
         writer, b = self.writer, self.kernel.operand(1)
         writer.uses_shared = True
-        *lead, depth, columns = b.shape
         count = block_count(self.columns, self.width)
-        matrix, panel = Axis("matrix", dims.product(lead)), Axis("panel", count)
+        matrix, panel = Axis("matrix", dims.product(b.shape[:-2])), Axis("panel", count)
         scope = writer.open_steps([matrix, panel], self.depth * self.width / COPIES)
         names = writer.printer.axis_names
-        place = f"{names[matrix]} * {depth * columns} + {names[panel]} * {self.width}"
-        scope.write(f"const float *right = {writer.pointer(b)} + {place};")
         step = f"({names[matrix]} * {count} + {names[panel]}) * {self.depth * self.width}"
         scope.write(f"float *packed = (float *)shared + {step};")
-        scope.write(f"const int64_t left = {columns} - {names[panel]} * {self.width};")
-        scope.write(f"const int64_t width = left < {self.width} ? left : {self.width};")
-        scope.write(f"for (int64_t k = 0; k < {depth}; ++k)")
-        scope.write(f"    for (int64_t c = 0; c < {self.width}; ++c)")
-        scope.write(f"        packed[k * {self.width} + c] = c < width ? right[k * {columns} + c] : 0.0f;")
+        self._write_packing(scope, f" + {names[matrix]} * {self.depth * self.columns}", names[panel])
         writer.close_steps()
         return super().write()
+
+    def _write_by_matrix(self) -> Kernel:
+        """Each step computes a matrix, one panel of columns after the other, which it packs first."""
+        writer, pixels = self.writer, self._tile_rows()
+        writer.uses_workspace = True
+        tiles = dims.ceil_div(self.rows, pixels)
+        products = dims.typical(self.rows) * self.columns * self.depth
+        scope = writer.open_steps(self.batch, products / PRODUCTS)
+        scope.write(f"for (int64_t panel = 0; panel < {block_count(self.columns, self.width)}; ++panel) {{")
+        inner = scope.inner()
+        inner.write("float *packed = (float *)workspace;")
+        self._write_packing(inner, self._offset(self.kernel.operand(1), 1), "panel")
+        inner.write(f"for (int64_t tile = 0; tile < {writer.size(tiles)}; ++tile) {{")
+        innermost = inner.inner()
+        innermost.write(f"const int64_t first = tile * {pixels};")
+        self.write_tile(innermost, pixels, "panel", "tile", 1)
+        inner.write("}")
+        scope.write("}")
+        writer.close_steps()
+        return writer.finish()
+
+    def _write_packing(self, scope: Scope, matrix: str, panel: str) -> None:
+        """Fills `packed` with a panel of the right matrix, with zeros after its last column."""
+        columns, width = self.columns, self.width
+        scope.write(f"const float *right = {self.writer.pointer(self.kernel.operand(1))}{matrix} + {panel} * {width};")
+        if columns % width == 0:
+            value = f"right[k * {columns} + c]"
+        else:
+            scope.write(f"const int64_t packed_width = {columns} - {panel} * {width};")
+            value = f"c < packed_width ? right[k * {columns} + c] : 0.0f"
+        scope.write(f"for (int64_t k = 0; k < {self.depth}; ++k)")
+        scope.write(f"    for (int64_t c = 0; c < {width}; ++c)")
+        scope.write(f"        packed[k * {width} + c] = {value};")
 
     def _offset(self, value: Value, columns: dims.Dim, packed: int = 1) -> str:
         """Where an operand's matrix lies for the current step, its rows holding `packed` elements for `columns`."""

@@ -59,6 +59,8 @@ PRODUCTS = {
     "Gemm, transposed right": ("c = Gemm <transB = 1> (x, w)", (5, 7), (9, 7)),
     "Gemm, transposed left": ("c = Gemm <transA = 1> (x, w)", (7, 5), (7, 9)),
     "Gemm, both, scaled": ("c = Gemm <transA = 1, transB = 1, alpha = 0.5> (x, w)", (7, 5), (9, 7)),
+    "MatMul, a matrix each": ("c = MatMul(x, w)", (2, 5, 9, 7), (2, 5, 7, 35)),
+    "MatMul, rows in groups": ("c = MatMul(x, w)", (2, 270, 200), (200, 33)),
     "Gemm, one row": ("c = Gemm <transB = 1> (x, w)", (1, 65), (67, 65)),
 }
 
@@ -179,7 +181,7 @@ def test_pool_of_blocks_keeps_nan():
     np.testing.assert_array_equal(np.isnan(result[0]), np.broadcast_to(wanted, (8, 4, 4)))
 
 
-@pytest.mark.parametrize(("columns", "depth"), [(3, 4), (33, 7), (70, 16)])
+@pytest.mark.parametrize(("columns", "depth"), [(3, 4), (33, 7), (70, 16), (33, 1000)])
 def test_product_with_any_number_of_rows(columns, depth):
     text = f"g (float[N, {depth}] x, float[{depth}, {columns}] w) => (float[N, {columns}] y) {{ y = MatMul (x, w) }}"
     graph = onnx.parser.parse_graph(text)
