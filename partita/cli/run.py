@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from partita.cli.inputs import add_input_options, inputs_for
 from partita.cli.options import Commands, add_command, add_compile_options, add_json_option, positive, runnable
-from partita.cli.text import columns, duration, print_json, progress
+from partita.cli.text import columns, duration, print_json, progress, tensors
 from partita.runtime.table import Array
 
 EXAMPLES = """\
@@ -60,14 +59,14 @@ def execute(options: argparse.Namespace) -> int:
     if options.json:
         print_json(
             {
-                "inputs": {name: _summary(array) for name, array in _tensors(inputs)},
-                "outputs": {name: _summary(array) for name, array in _tensors(outputs)},
+                "inputs": {name: _summary(array) for name, array in tensors(inputs)},
+                "outputs": {name: _summary(array) for name, array in tensors(outputs)},
                 "seconds": timing,
             }
         )
         return 0
-    print(columns(("input", name, *_cells(array)) for name, array in _tensors(inputs)))
-    print(columns(("output", name, *_cells(array)) for name, array in _tensors(outputs)))
+    print(columns(("input", name, *_cells(array)) for name, array in tensors(inputs)))
+    print(columns(("output", name, *_cells(array)) for name, array in tensors(outputs)))
     several = f" (median of {len(times)}, fastest {duration(timing['fastest'])})" if len(times) > 1 else ""
     print(f"{duration(timing['median'])} a run{several}")
     return 0
@@ -75,16 +74,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _write(path: Path, outputs: dict[str, Any]) -> None:
     with path.open("wb") as file:  # a file, for savez adds a suffix to a name
-        np.savez(file, allow_pickle=False, **dict(_tensors(outputs)))
-
-
-def _tensors(values: dict[str, Any]) -> Iterator[tuple[str, Array]]:
-    """The arrays of all values, by name: "y", or "y.0", "y.1" of a sequence."""
-    for name, value in values.items():
-        if isinstance(value, list):
-            yield from ((f"{name}.{place}", element) for place, element in enumerate(value))
-        elif value is not None:
-            yield name, value
+        np.savez(file, allow_pickle=False, **dict(tensors(outputs)))
 
 
 def _summary(array: Array) -> dict[str, Any]:

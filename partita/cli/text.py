@@ -8,8 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from partita.runtime import Kind, Program, Value
 from partita.runtime.data_types import type_name
+from partita.runtime.table import Array
 
 
 def printable(text: str) -> str:
@@ -85,3 +88,14 @@ def progress(doing: str) -> Iterator[None]:
     with Progress(*parts, console=Console(stderr=True), transient=True) as shown:
         shown.add_task(printable(doing), total=None)
         yield
+
+
+def tensors(values: dict[str, Any]) -> Iterator[tuple[str, Array]]:
+    """The arrays of all values, by name: "y"; "y.0", "y.1" of a sequence; [rows, keys] of a list of maps."""
+    for name, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], dict):
+            yield name, np.array([list(row.values()) for row in value], np.float32)
+        elif isinstance(value, list):
+            yield from ((f"{name}.{place}", element) for place, element in enumerate(value))
+        elif value is not None:
+            yield name, value

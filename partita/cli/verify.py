@@ -12,7 +12,7 @@ import numpy as np
 
 from partita.cli.inputs import add_input_options, inputs_for
 from partita.cli.options import Commands, add_command, add_compile_options, add_json_option, loaded, runnable
-from partita.cli.text import columns, print_json, progress
+from partita.cli.text import columns, print_json, progress, tensors
 from partita.errors import ExecutionError
 from partita.runtime.table import Array
 
@@ -63,7 +63,8 @@ def execute(options: argparse.Namespace) -> int:
         expected = _run_elsewhere(peer, options.model, inputs)
     with progress(f"running {module.program.symbol}"):
         outputs = module.run(inputs)
-    results = [compare(name, outputs[name], expected[name], options.tolerance) for name in module.program.output_names]
+    ours, theirs = dict(tensors(outputs)), dict(tensors(expected))
+    results = [compare(name, ours.get(name), theirs.get(name), options.tolerance) for name in {**ours, **theirs}]
     passed = all(result["passed"] for result in results)
     if options.json:
         print_json({"against": peer, "passed": passed, "outputs": [_finite(result) for result in results]})
@@ -74,10 +75,10 @@ def execute(options: argparse.Namespace) -> int:
     return 0 if passed else 1
 
 
-def compare(name: str, ours: Array, theirs: Array, tolerance: float | None) -> dict[str, Any]:
+def compare(name: str, ours: Array | None, theirs: Array | None, tolerance: float | None) -> dict[str, Any]:
     """The largest error of an output, absolute and relative to the largest finite magnitude expected. What is not
-    finite must be the same in both."""
-    allowed = tolerance if tolerance is not None else default_tolerance(theirs.dtype)
+    finite must be the same in both; None is what is absent."""
+    allowed = tolerance if tolerance is not None else 0.0 if theirs is None else default_tolerance(theirs.dtype)
     result: dict[str, Any] = {
         "name": name,
         "error": math.inf,
@@ -85,7 +86,9 @@ def compare(name: str, ours: Array, theirs: Array, tolerance: float | None) -> d
         "tolerance": allowed,
         "problem": "",
     }
-    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+    if ours is None or theirs is None:
+        result["problem"] = "absent, but not expected to be" if ours is None else "expected to be absent"
+    elif ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         result["problem"] = f"{ours.dtype}{list(ours.shape)}, expected {theirs.dtype}{list(theirs.shape)}"
     else:
         kind = np.complex128 if theirs.dtype.kind == "c" else np.float64
@@ -108,7 +111,7 @@ def default_tolerance(dtype: np.dtype[Any]) -> float:
     return 1e-4 if dtype.itemsize >= 4 else 1e-2 if dtype.itemsize == 2 else 0.25
 
 
-def _run_elsewhere(peer: str, path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
+def _run_elsewhere(peer: str, path: Path, inputs: dict[str, Array]) -> dict[str, Any]:
     try:
         if peer == "onnxruntime":
             return _onnxruntime(path, inputs)
@@ -116,13 +119,16 @@ def _run_elsewhere(peer: str, path: Path, inputs: dict[str, Array]) -> dict[str,
 
         evaluator: Any = ReferenceEvaluator(str(path))
         results = evaluator.run(None, inputs)
-        return dict(zip(evaluator.output_names, map(np.asarray, results), strict=True))
+        return {
+            name: result if isinstance(result, list) or result is None else np.asarray(result)
+            for name, result in zip(evaluator.output_names, results, strict=True)
+        }
     except Exception as error:
         what = str(error).strip().splitlines()[0]
         raise ExecutionError(f"{peer} cannot run {path}: {type(error).__name__}: {what}") from error
 
 
-def _onnxruntime(path: Path, inputs: dict[str, Array]) -> dict[str, Array]:
+def _onnxruntime(path: Path, inputs: dict[str, Array]) -> dict[str, Any]:
     onnxruntime: Any = importlib.import_module("onnxruntime")
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3

@@ -14,6 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from partita.ir.maps import Maps
 from partita.ir.types import TensorType, Type, UndeterminedTypeError, UnknownType
 
 Attribute = Any  # int | float | str | tuple of them | np.ndarray | Graph | Type
@@ -157,6 +158,7 @@ class Graph:
         self.parameters: dict[Value, Parameter] = {}
         self.opsets: dict[str, int] = {}
         self.digest = ""  # of the message it was read from, large weights apart; "" where that does not say all
+        self.maps: Maps = ()  # at the border of the model, where this is one's graph
         self._outputs: list[Value] = []
         self._topology: nx.MultiDiGraph[Node] = nx.MultiDiGraph()
         self._uses: dict[Value, dict[Use, None]] = {}

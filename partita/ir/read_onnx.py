@@ -19,6 +19,7 @@ from partita.errors import ModelError, PartitaError
 from partita.ir import dims, wire
 from partita.ir.functions import expanded_size, functions_by_key, opset_versions, recursion
 from partita.ir.graph import Graph, Value
+from partita.ir.maps import take_out_maps
 from partita.ir.protobuf import type_from_proto
 from partita.ir.read_graph import GraphReader, Scope
 from partita.ir.schema import NEWEST_OPSET
@@ -39,8 +40,9 @@ def read_onnx(source: ModelSource, shapes: Shapes | None = None) -> Graph:
         model, raw, base, digest = _open(source)
         _check_header(model)
         _check_functions(model)
+        model, maps = take_out_maps(model)
         graph = _read(model, raw, base, shapes or {})
-        graph.digest = digest
+        graph.digest, graph.maps = digest, maps
         return graph
     except PartitaError:
         raise

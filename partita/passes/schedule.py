@@ -90,6 +90,7 @@ class _Scheduler:
             derived=tuple(dims.c_text(dim, texts, checked=True) for dim in self.derived),
             arena_bytes=self.plan.arena_bytes,
             baked=tuple(baked),
+            maps=graph.maps,
         )
 
     def _value(self, value: Value) -> int:

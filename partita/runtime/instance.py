@@ -19,6 +19,7 @@ from partita.runtime import library as c
 from partita.runtime import plain_call
 from partita.runtime.data_types import STRING, data_type_of, numpy_dtype
 from partita.runtime.inputs import as_array, as_given, check_inputs
+from partita.runtime.maps import put_together, taken_apart
 from partita.runtime.program import Kind, Program, Value
 from partita.runtime.strings import records, strings_of
 from partita.runtime.table import Array
@@ -91,7 +92,9 @@ class Instance:
         addresses = (self._handle, self._input_address, self._output_address)
         self._run = partial(self._library.run_pointers, *map(ctypes.c_void_p, addresses))
         slots = [*self._input_slots, *self._output_slots]
-        plain = plain_call.IS_AVAILABLE and all(s.shape is not None and not s.is_string for s in slots)
+        plain = (
+            plain_call.IS_AVAILABLE and not program.maps and all(s.shape is not None and not s.is_string for s in slots)
+        )
         self._plain = plain_call.PlainCall(self._input_slots, self._output_slots) if plain else None
         self._gives_strings = any(slot.is_string for slot in self._output_slots)
         self._shapes: dict[tuple[tuple[int, ...], ...], list[tuple[int, ...] | None]] = {}
@@ -113,7 +116,8 @@ class Instance:
         """Runs the model.
 
         Inputs are read where they lie if they are dense, and copied if not. Tensors are arrays of NumPy's, or of any
-        library that hands out DLPack; sequences are lists of them, and what is absent of an optional value is None.
+        library that hands out DLPack; sequences are lists of them, what is absent of an optional value is None, and
+        maps are dicts.
 
         Args:
             inputs: every input by name.
@@ -127,6 +131,8 @@ class Instance:
         """
         with self._lock:
             described = self._plain.describe(inputs) if self._plain is not None else None
+            if described is None and self._program.maps:
+                return put_together(self._program, self._run_any(taken_apart(self._program, inputs)))
             if described is None:
                 return self._run_any(inputs)
             status = self._run()

@@ -137,6 +137,8 @@ class Program:
             partita_size.h (partita_multiply, ...), which catch overflow.
         arena_bytes: -1 where it depends on symbolic dimensions.
         baked: parameter name and digest (`value_digest`) of values that the compiler looked at.
+        maps: of what Python has dicts for: names of inputs (`x`, for the inputs `x.keys` and `x.values`) with None, and
+            names of outputs, [rows, keys], with the keys.
     """
 
     symbol: str
@@ -149,6 +151,7 @@ class Program:
     derived: tuple[str, ...] = ()
     arena_bytes: int = 0
     baked: tuple[tuple[str, str], ...] = ()
+    maps: tuple[tuple[str, tuple[int | str, ...] | None], ...] = ()
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -199,6 +202,7 @@ class Program:
             derived=tuple(data["derived"]),
             arena_bytes=int(data["arena_bytes"]),
             baked=tuple((name, digest) for name, digest in data["baked"]),
+            maps=tuple((name, None if keys is None else tuple(keys)) for name, keys in data["maps"]),
         )
 
 

@@ -203,3 +203,20 @@ def test_sequences_are_lists_of_tensors(partita_command, tmp_path):
         assert sorted(arrays) == [*(f"s.{place}" for place in range(5)), "there"]
         assert arrays["s.4"].shape == (1, 2)
         assert not arrays["there"]
+
+
+def test_sequences_and_maps_are_verified(partita_command, tmp_path):
+    text = """<ir_version: 8, opset_import: ["" : 21, "ai.onnx.ml" : 3]>
+        several (float[3, 2] x) => (seq(map(int64, float)) m, seq(float[1, 2]) s) {
+            m = ai.onnx.ml.ZipMap <classlabels_int64s = [1, 2]> (x) s = SplitToSequence (x)
+        }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "several.onnx")
+    assert partita_command("compile", tmp_path / "several.onnx", "-o", tmp_path / "several.so").code == 0
+    result = partita_command("verify", tmp_path / "several.onnx", tmp_path / "several.so", "--json")
+    assert [(each["name"], each["passed"]) for each in json.loads(result.out)["outputs"]] == [
+        *[("m", True)], *[(f"s.{place}", True) for place in range(3)]
+    ]  # fmt: skip
+    output = tmp_path / "out.npz"
+    assert partita_command("run", tmp_path / "several.so", "-o", output).code == 0
+    with np.load(output) as arrays:
+        assert arrays["m"].shape == (3, 2)

@@ -70,7 +70,8 @@ TEXTS: dict[Key, str] = {
     (ML, "CastMap"): '($T1 x) => (y) { y = ai.onnx.ml.CastMap <cast_to = "TO_FLOAT"> (x) }',
     (ML, "CategoryMapper"): """($T1 x) => (y) { y = ai.onnx.ml.CategoryMapper
         <cats_int64s = [1, 2], cats_strings = ["a", "b"]> (x) }""",
-    (ML, "DictVectorizer"): "($T1 x) => (y) { y = ai.onnx.ml.DictVectorizer <int64_vocabulary = [1, 2]> (x) }",
+    (ML, "DictVectorizer"): """($T1 x) => (y) { y = ai.onnx.ml.DictVectorizer
+        <int64_vocabulary = [1, 2], string_vocabulary = ["a", "b"]> (x) }""",
     (ML, "FeatureVectorizer"): "($T1[2, 2] x) => (y) { y = ai.onnx.ml.FeatureVectorizer <inputdimensions = [2]> (x) }",
     (ML, "Imputer"): "($T[2, 2] x) => (y) { y = ai.onnx.ml.Imputer <@T> (x) }",
     (ML, "LabelEncoder"): """($T1[1] x) => (y) { y = ai.onnx.ml.LabelEncoder

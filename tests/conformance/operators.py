@@ -207,7 +207,7 @@ def grouped(types: Iterable[str]) -> str:
     kinds: dict[str, list[str]] = {}
     for text in types:
         outer, _, inner = text.rpartition("tensor(")
-        kinds.setdefault(outer.replace("(", " of "), []).append(inner.rstrip(")") if inner else text)
+        kinds.setdefault(outer.replace("(", " of "), []).append(inner.rstrip(")") if "tensor(" in text else text)
     return ", ".join(f"{outer}{_grouped(names)}" for outer, names in kinds.items())
 
 

@@ -20,8 +20,6 @@ REASONS = (
     "no C type",
     "which strings have not",
     "no kernel",
-    "maps",
-    "map_type",
     "cannot be read",
 )
 

@@ -283,8 +283,61 @@ def linear_classifier(build: Builder, node: Node) -> list[Value]:
     return [chosen_labels(build, node, "classlabels_ints", places), scores]
 
 
+# ---------------------------------------------------------------------- maps, as the tensors that they became
+
+
+@becomes("ZipMap", domain="partita")
+def zip_map(build: Builder, node: Node) -> Value:
+    """The rows of the maps' values; the keys are known outside."""
+    x, count = (
+        node.operand(0),
+        max(len(node.attributes.get(f"classlabels_{kind}", ())) for kind in ("strings", "int64s")),
+    )
+    if len(x.shape) not in (1, 2) or (dims.is_static(x.shape[-1]) and x.shape[-1] != count):
+        raise ShapeError(f"{node.describe()}: rows of {count} values are needed, one for each label")
+    return build("Identity", x) if len(x.shape) == 2 else build("Unsqueeze", x, build.ints([0]))
+
+
+def under_keys(build: Builder, wanted: Value, keys: Value, values: Value) -> Value:
+    """What is found under each of the keys `wanted`, as a row [1, n]; zero, or an empty string, where there is none."""
+    found = build("Equal", build("Unsqueeze", wanted, build.ints([1])), build("Unsqueeze", keys, build.ints([0])))
+    always = build.constant(np.ones((wanted.shape[0], 1)), DType.INT32)
+    columns = build("Concat", build("Cast", found, to=DType.INT32.onnx), always, axis=1)
+    kind = values.tensor.dtype
+    absent = words(build, [""]) if kind is DType.STRING else build.constant([0], kind)
+    places = build("ArgMax", columns, axis=1, keepdims=0)
+    row = build("Gather", build("Concat", values, absent, axis=0), places)
+    return build("Unsqueeze", row, build.ints([0]))
+
+
+@becomes("DictVectorizer", domain="partita")
+def dict_vectorizer(build: Builder, node: Node) -> Value:
+    keys, values = node.operands
+    if keys.tensor.dtype is DType.STRING:
+        vocabulary = words(build, node.attributes.get("string_vocabulary", ()))
+    else:
+        vocabulary = build.constant(np.array(node.attributes.get("int64_vocabulary", ()), np.int64), INT64)
+    return under_keys(build, vocabulary, keys, values)
+
+
+@becomes("CastMap", domain="partita")
+def cast_map(build: Builder, node: Node) -> Value:
+    """The values, cast: in the order of their keys or, where the form is SPARSE, at the places that these are."""
+    keys, values = node.operands
+    target = {"TO_FLOAT": FLOAT32, "TO_STRING": DType.STRING, "TO_INT64": INT64}[
+        node.attributes.get("cast_to", "TO_FLOAT")
+    ]
+    values = build("Cast", values, to=target.onnx)
+    if node.attributes.get("map_form", "DENSE") == "SPARSE":
+        count = node.attributes.get("max_map", 1)
+        return under_keys(build, build.constant(np.arange(count), INT64), keys, values)
+    _, order = build.node("TopK", keys, build("Shape", keys), outputs=2, largest=0)
+    return build("Unsqueeze", build("Gather", values, order), build.ints([0]))
+
+
 @becomes("ZipMap", "DictVectorizer", "CastMap", domain=DOMAIN)
-def maps(build: Builder, node: Node) -> None:
+def inner_maps(build: Builder, node: Node) -> None:
     raise UnsupportedOperatorError(
-        f"{node.describe()}: it takes or gives maps, which Partita has not; leave it out and use the tensors beside it"
+        f"{node.describe()}: maps are taken where they are inputs or outputs of the model; leave this node out, and "
+        "use the tensors beside it (skl2onnx does so with the option zipmap=False)"
     )

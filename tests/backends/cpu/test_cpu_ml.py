@@ -366,8 +366,3 @@ def test_linear_support_vector_classification():
     wanted = X @ np.float32(WEIGHTS).reshape(3, 4).T + 0.25
     np.testing.assert_allclose(scores, wanted, rtol=1e-5, atol=1e-6)
     assert labels.tolist() == (wanted.argmax(axis=1) + 1).tolist()
-
-
-def test_maps_are_refused():
-    with pytest.raises(UnsupportedOperatorError, match="maps"):
-        run("ZipMap", X, classlabels_int64s=[1, 2, 3, 4])
