@@ -33,6 +33,7 @@ HEADER_NAMES = (
     "partita_text",
     "partita_random",
     "partita_trees",
+    "partita_turn",
 )
 INCLUDES = "#include <string.h>\n" + "".join(
     f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:4])

@@ -14,6 +14,7 @@ from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel, KernelWriter, body_of, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.backends.cpu.scalars import LIBM, VECTORIZED, register_type, stored
+from partita.backends.cpu.turned import turn, write_turned
 from partita.backends.source import C_TYPES
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -97,9 +98,14 @@ def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) ->
     nest = LoopNest(axes, list(bodies.values()), [form])
     bodies = {value: replace_indices(body, nest.replacement) for value, body in bodies.items()}
     bodies = {value: _with_merged_reductions(body) for value, body in bodies.items()}
+    cost = sum(map(element_cost, bodies.values()))
+    turned = turn(nest.loops, list(bodies.values()), moved(form, nest.replacement))
+    if turned is not None:
+        write_turned(turned, nest.loops, bodies, moved(form, nest.replacement), cost, writer)
+        return
     writer.printer.count(*bodies.values())
     outer, loops = split_loops(nest.loops)
-    cost = sum(map(element_cost, bodies.values())) * typical_product(loops)
+    cost *= typical_product(loops)
     simd = all(map(is_vectorizable, bodies.values()))
     scope = writer.open_steps(outer, cost, simd=simd and not loops)
     inner = writer.printer.open_loops(loops, scope, simd=simd)
