@@ -125,31 +125,45 @@ static inline float partita_from_bits(uint32_t bits) {
 
 /* exp, tanh and erf without branches or library calls, so that loops over them vectorize. Polynomials are Chebyshev fits;
  * the largest error over all floats is 2 units in the last place (tests/backends/cpu/test_scalar_functions.py). */
-static inline float partita_exp_float(float x) {
-    const float clamped = x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x;
-    const float shifted = clamped * 0x1.715476p+0f + 0x1.8p+23f; /* the low bits hold round(x / ln 2) */
+
+/* exp(x) is the result times 2^exponent, for x within a few hundred. */
+static inline float partita_exp_parts(float x, int32_t *exponent) {
+    const float shifted = x * 0x1.715476p+0f + 0x1.8p+23f; /* the low bits hold round(x / ln 2) */
     const float n = shifted - 0x1.8p+23f;
-    const float r = (clamped - n * 0x1.63p-1f) + n * 0x1.bd0106p-13f; /* x - n ln 2, in two steps */
+    const float r = (x - n * 0x1.63p-1f) + n * 0x1.bd0106p-13f; /* x - n ln 2, in two steps */
     float p = 0x1.6d4364p-10f;
     p = p * r + 0x1.120ba6p-7f;
     p = p * r + 0x1.5554e8p-5f;
     p = p * r + 0x1.5554dcp-3f;
     p = p * r + 0.5f;
-    p = 1.0f + (r + r * r * p);
+    *exponent = (int32_t)partita_bits(shifted) - 0x4b400000;
+    return 1.0f + (r + r * r * p);
+}
+
+static inline float partita_exp_float(float x) {
+    int32_t exponent;
+    const float p = partita_exp_parts(x < -104.0f ? -104.0f : x > 89.0f ? 89.0f : x, &exponent);
     /* 2^n as a product of two powers: neither overflows, and denormals are rounded once */
-    const int32_t exponent = (int32_t)partita_bits(shifted) - 0x4b400000, half = exponent >> 1;
+    const int32_t half = exponent >> 1;
     const uint32_t first = (uint32_t)(half + 127) << 23, second = (uint32_t)(exponent - half + 127) << 23;
     return p * partita_from_bits(first) * partita_from_bits(second);
 }
 
+/* Where the result is a normal number. */
+static inline float partita_exp_near(float x) {
+    int32_t exponent;
+    const float p = partita_exp_parts(x, &exponent);
+    return p * partita_from_bits((uint32_t)(exponent + 127) << 23);
+}
+
 static inline float partita_tanh_float(float x) {
-    const float u = x * x, large = fabsf(x);
+    const float u = x * x, large = fabsf(x) > 10.0f ? 10.0f : fabsf(x);
     float p = -0.00593298f;
     p = p * u + 0.02088132f;
     p = p * u - 0.05382585f;
     p = p * u + 0.13332602f;
     p = p * u - 0.33333327f;
-    const float far = 1.0f - 2.0f / (partita_exp_float(2.0f * large) + 1.0f);
+    const float far = 1.0f - 2.0f / (partita_exp_near(2.0f * large) + 1.0f);
     return copysignf(large < 0.65f ? large + large * (u * p) : far, x);
 }
 
@@ -162,17 +176,17 @@ static inline float partita_erf_float(float x) {
     p = p * u + 1.12837189e-01f;
     p = p * u - 3.76126353e-01f;
     p = p * u + 1.28379167e-01f;
-    float q = -1.61024041e-06f; /* -log(erfc(|x|)) on [0.9, 4] */
-    q = q * large + 4.55127728e-05f;
-    q = q * large - 5.92092757e-04f;
-    q = q * large + 4.73695062e-03f;
-    q = q * large - 2.63551208e-02f;
-    q = q * large + 1.09960799e-01f;
-    q = q * large + 6.31956241e-01f;
-    q = q * large + 1.13015510e+00f;
-    q = q * large - 3.00268820e-04f;
-    const float far = 1.0f - partita_exp_float(-q);
-    return x != x ? x : copysignf(large < 0.9f ? large + large * p : far, x);
+    float q = 1.61024041e-06f; /* log(erfc(|x|)) on [0.9, 4] */
+    q = q * large - 4.55127728e-05f;
+    q = q * large + 5.92092757e-04f;
+    q = q * large - 4.73695062e-03f;
+    q = q * large + 2.63551208e-02f;
+    q = q * large - 1.09960799e-01f;
+    q = q * large - 6.31956241e-01f;
+    q = q * large - 1.13015510e+00f;
+    q = q * large + 3.00268820e-04f;
+    const float far = 1.0f - partita_exp_near(q);
+    return copysignf(large < 0.9f ? large + large * p : far, x);
 }
 
 /* Casts to integers truncate. NaN gives 0; what is too large saturates for 32 and 64 bits, and wraps around from there
