@@ -97,3 +97,14 @@ def test_the_readme_commands_name_files_and_extras_that_exist():
     scripts = re.findall(r"python (examples/\S+\.py)", text)
     assert scripts
     assert all((ROOT / script).exists() for script in scripts)
+
+
+LARGEST_HOUSE = 8_000  # lines of all operators and of the C that they share: what a newcomer can still read
+
+
+def test_operators_stay_readable_in_an_afternoon():
+    """What a new operator needs is paid for by a better idea elsewhere, or the limit is raised with a reason."""
+    folders = {ROOT / "partita/ir/operators": ".py", ROOT / "partita/backends/cpu/c": ".h"}
+    files = [file for file in tracked() if folders.get(file.parent) == file.suffix]
+    assert files
+    assert sum(len(file.read_text("utf-8").splitlines()) for file in files) <= LARGEST_HOUSE

@@ -54,6 +54,11 @@ class Builder:
         """A 1-D int64 constant, such as axes."""
         return self.constant(list(content), DType.INT64)
 
+    def affine(self, x: Value, factor: float, offset: float = 0.0) -> Value:
+        """`x * factor + offset`, for numbers of the program's."""
+        product = self("Mul", x, self.scalar(factor, x))
+        return self("Add", product, self.scalar(offset, product)) if offset else product
+
     def scalar(self, content: float, like: Value) -> Value:
         """A rank-0 constant of the element type of `like`."""
         return self.constant(content, like.tensor.dtype)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Load, literal
+from partita.ir.expression import Axis, Expr, Index, Load, Operand, literal
 from partita.ir.graph import Value
 from partita.ir.types import DType, TensorType
 
@@ -56,9 +56,14 @@ def temporary(name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
     return Value(name, TensorType(dtype, tuple(shape)))
 
 
-def store(value: Value, indices: Sequence[Expr | int], body: Expr, when: Expr | None = None) -> Store:
+def over(name: str, extent: Dim) -> Index:
+    """The index of a loop of its own, over [0, extent)."""
+    return Index(Axis(name, extent))
+
+
+def store(value: Value, indices: Sequence[Expr | int], body: Operand, when: Expr | None = None) -> Store:
     """One element, in each step of the loops around it."""
-    return Store((), value, tuple(literal(i, DType.INT64) for i in indices), body, when)
+    return Store((), value, tuple(literal(i, DType.INT64) for i in indices), literal(body, value.tensor.dtype), when)
 
 
 def fill(value: Value, body: Callable[..., Expr]) -> Store:
@@ -66,6 +71,11 @@ def fill(value: Value, body: Callable[..., Expr]) -> Store:
     axes = axes_of(value.shape, "j")
     indices = tuple(Index(axis) for axis in axes)
     return Store(axes, value, indices, body(*indices))
+
+
+def each(indices: Sequence[Index], *steps: Store | Loops, when: Expr | None = None, until: Expr | None = None) -> Loops:
+    """Steps in each step of the loops over these indices; see `Loops`."""
+    return Loops(tuple(index.axis for index in indices), steps, when, until)
 
 
 def once(*steps: Store | Loops, when: Expr | None = None) -> Loops:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, call, literal
+from partita.ir.expression import Expr, call, literal
 from partita.ir.formula import cast, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
+from partita.ir.procedure import Loops, Procedure, Store, current, each, once, over, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -108,52 +107,43 @@ def linear_attention(node: Node) -> Procedure:
     queries, kept = _heads(node)
     _, (batch, _, depth, width) = (kind.dims for kind in linear_attention_types(node))
     kind = DType.FLOAT64 if query.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
-    n, head, t = axes_of([batch, kept], "head")[0], Axis("head", kept), Index(Axis("t", query.shape[1]))
-    row, h = Index(n), Index(head)
+    row, h, t = over("n", batch), over("head", kept), over("t", query.shape[1])
     state, fresh, fading = (
         temporary(name, kind, shape)
         for name, shape in (("state", [depth, width]), ("fresh", [width]), ("fading", [depth]))
     )
-    d, m = Index(Axis("d", depth)), Index(Axis("m", width))
+    d, m = over("d", depth), over("m", width)
 
     def read(source: Value, *indices: Expr | int) -> Expr:
         return cast(load(source, *indices), kind)
 
-    def over(*steps: Store, axes: Sequence[Expr] = (d, m)) -> Loops:
-        return Loops(tuple(index.axis for index in axes if isinstance(index, Index)), steps)
-
-    zero = literal(0.0, kind)
     keys, values = read(key, row, t, h * size(depth) + d), read(value, row, t, h * size(width) + m)
     steps: list[Store | Loops] = []
     if decay is not None:
         place = select(call("eq", size(decay.shape[2]), kept), h, h * size(depth) + d)  # per head, or per key
-        steps.append(over(store(fading, [d], call("exp", read(decay, row, t, place))), axes=[d]))
-        steps.append(over(store(state, [d, m], current(state, [d, m]) * current(fading, [d]))))
+        steps.append(each([d], store(fading, [d], call("exp", read(decay, row, t, place)))))
+        steps.append(each([d, m], store(state, [d, m], current(state, [d, m]) * current(fading, [d]))))
     if beta is None:
-        steps.append(over(store(fresh, [m], values), axes=[m]))
+        steps.append(each([m], store(fresh, [m], values)))
     else:
         rate = read(beta, row, t, select(call("eq", size(beta.shape[2]), 1), 0 * h, h))
-        steps.append(over(store(fresh, [m], zero), axes=[m]))
-        steps.append(over(store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
-        steps.append(over(store(fresh, [m], rate * (values - current(fresh, [m]))), axes=[m]))
-    steps.append(over(store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
-    group = Index(Axis("group", queries // kept))
+        steps.append(each([m], store(fresh, [m], 0)))
+        steps.append(each([d, m], store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
+        steps.append(each([m], store(fresh, [m], rate * (values - current(fresh, [m])))))
+    steps.append(each([d, m], store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
+    group = over("group", queries // kept)
     reader = h * (queries // kept) + group
     asked = read(query, row, t, reader * size(depth) + d)
     answer = cast(current(fresh, [m]) * _scale(node, depth, kind), query.tensor.dtype)
-    steps.append(
-        Loops(
-            (group.axis,),
-            (
-                over(store(fresh, [m], zero), axes=[m]),
-                over(store(fresh, [m], current(fresh, [m]) + asked * current(state, [d, m]))),
-                over(store(node.outputs[0], [row, t, reader * size(width) + m], answer), axes=[m]),
-            ),
-        )
+    read_state = each(
+        [group],
+        each([m], store(fresh, [m], 0)),
+        each([d, m], store(fresh, [m], current(fresh, [m]) + asked * current(state, [d, m]))),
+        each([m], store(node.outputs[0], [row, t, reader * size(width) + m], answer)),
     )
-    begin = over(store(state, [d, m], zero if past is None else read(past, row, h, d, m)))
-    nests = [begin, Loops((t.axis,), tuple(steps))]
+    begin = each([d, m], store(state, [d, m], 0.0 if past is None else read(past, row, h, d, m)))
+    nests = [begin, each([t], *steps, read_state)]
     if len(node.outputs) > 1:
         present = node.outputs[1]
-        nests.append(over(store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))
-    return Procedure((once(*nests),), (state, fresh, *([fading] if decay is not None else [])), (n, head))
+        nests.append(each([d, m], store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))
+    return Procedure((once(*nests),), (state, fresh, *([fading] if decay is not None else [])), (row.axis, h.axis))

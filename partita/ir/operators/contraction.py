@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from partita.ir.operators.elementwise import element
 from partita.ir.operators.movement import all_within
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
-from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
+from partita.ir.procedure import Procedure, axes_of, current, each, fill, once, over, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 Element = Callable[..., Expr]  # the element at indices
@@ -244,11 +245,11 @@ def einsum(node: Node) -> Computation:
                 raise ModelError(f"{node.describe()}: the axis {letter!r} has sizes {sizes[letter]} and {dim}")
             sizes[letter] = joined
     axes = {letter: Axis(f"i{n}", dim) for n, (letter, dim) in enumerate(sizes.items())}
-    product: Expr | None = None
-    for value, letters in zip(node.operands, names, strict=True):
-        element = broadcast_load(value, [Index(axes[letter]) for letter in letters])
-        product = wide(element) if product is None else product * wide(element)
-    assert product is not None
+    factors = (
+        wide(broadcast_load(value, [Index(axes[letter]) for letter in letters]))
+        for value, letters in zip(node.operands, names, strict=True)
+    )
+    product = functools.reduce(lambda a, b: a * b, factors)
     summed = [axis for letter, axis in axes.items() if letter not in right]
     total = reduce("sum", summed, product, 0) if summed else product
     return Computation(tuple(axes[letter] for letter in right), cast(total, node.operand(0).tensor.dtype))
@@ -270,31 +271,28 @@ def determinant(node: Node) -> Procedure:
     rows = axes_of(x.shape[:-2])
     a, result = temporary("a", DType.FLOAT64, [n, n]), temporary("result", DType.FLOAT64, [])
     pivot, held = temporary("pivot", DType.INT64, []), temporary("held", DType.FLOAT64, [])
-    k, i, j = (Index(Axis(name, n)) for name in "kij")
+    k, i, j = (over(name, n) for name in "kij")
     row, diagonal = current(pivot), current(a, [k, k])
     size_below = select(i >= k, call("abs", current(a, [i, k])), -1.0)
-    swap = Loops(
-        (j.axis,),
-        (
-            store(held, [], current(a, [k, j])),
-            store(a, [k, j], current(a, [row, j])),
-            store(a, [row, j], current(held)),
-        ),
+    swap = each(
+        [j],
+        store(held, [], current(a, [k, j])),
+        store(a, [k, j], current(a, [row, j])),
+        store(a, [row, j], current(held)),
     )
-    clear = Loops((j.axis,), (store(a, [i, j], current(a, [i, j]) - current(held) * current(a, [k, j]), j > k),))
-    column = Loops(
-        (k.axis,),
-        (
-            store(pivot, [], Reduce("argmax", (i.axis,), size_below, literal(0, DType.INT64), DType.INT64)),
-            once(swap, store(result, [], -current(result)), when=call("ne", row, k)),
-            store(result, [], current(result) * diagonal),
-            Loops((i.axis,), (once(store(held, [], current(a, [i, k]) / diagonal), clear, when=i > k),),
-                  when=call("ne", diagonal, 0.0)),
-        ),
-    )  # fmt: skip
+    clear = each([j], store(a, [i, j], current(a, [i, j]) - current(held) * current(a, [k, j]), j > k))
+    clear_below = each([i], once(store(held, [], current(a, [i, k]) / diagonal), clear, when=i > k),
+                       when=call("ne", diagonal, 0.0))  # fmt: skip
+    column = each(
+        [k],
+        store(pivot, [], Reduce("argmax", (i.axis,), size_below, literal(0, DType.INT64), DType.INT64)),
+        once(swap, store(result, [], -current(result)), when=call("ne", row, k)),
+        store(result, [], current(result) * diagonal),
+        clear_below,
+    )
     lead = [Index(axis) for axis in rows]
     copy = fill(a, lambda *place: cast(load(x, *lead, *place), DType.FLOAT64))
-    begin = once(copy, store(result, [], literal(1.0, DType.FLOAT64)))
+    begin = once(copy, store(result, [], 1.0))
     end = once(store(node.output, lead, cast(current(result), x.tensor.dtype)))
     return Procedure((begin, column, end), (a, result, pivot, held), rows)
 

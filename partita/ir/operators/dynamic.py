@@ -31,10 +31,6 @@ INT64 = DType.INT64
 # ---------------------------------------------------------------------- small vectors of sizes, as nodes
 
 
-def shape_vector(build: Builder, value: Value) -> Value:
-    return build("Shape", value)
-
-
 def wide(build: Builder, value: Value) -> Value:
     """Integers as int64."""
     return value if value.tensor.dtype is INT64 else build("Cast", value, to=INT64.onnx)
@@ -109,7 +105,7 @@ def viewed(build: Builder, value: Value, sizes: Value) -> Value:
 @sized_by_data("Reshape", operands=[1])
 def reshape(build: Builder, node: Node) -> Value:
     x, shape = node.operand(0), wide(build, node.operand(1))
-    rank, source = shape.shape[0], shape_vector(build, x)
+    rank, source = shape.shape[0], build("Shape", x)
     if not node.attributes.get("allowzero", 0):
         kept = [n if n < len(x.shape) else 0 for n in range(rank)]
         copied = build("Gather", source, build.ints(kept)) if x.shape else build.ints([0] * rank)
@@ -126,7 +122,7 @@ def unsqueeze(build: Builder, node: Node) -> Value:
     rank = len(x.shape) + dims.product(node.operand(1).shape)
     fresh = flags(build, node.operand(1), rank)
     old = build("Sub", build.ints([1]), fresh)
-    sizes = build("Concat", shape_vector(build, x), build.ints([1]), axis=0)
+    sizes = build("Concat", build("Shape", x), build.ints([1]), axis=0)
     moved = build("Gather", sizes, before_each(build, old))
     return viewed(build, x, build("Where", build("Cast", fresh, to=DType.BOOL.onnx), build.ints([1]), moved))
 
@@ -137,7 +133,7 @@ def squeeze(build: Builder, node: Node) -> Value:
     rank = len(x.shape)
     kept = build("Sub", build.ints([1]), flags(build, node.operand(1), rank))
     count = rank - dims.product(node.operand(1).shape)
-    return viewed(build, x, compacted(build, shape_vector(build, x), kept, count))
+    return viewed(build, x, compacted(build, build("Shape", x), kept, count))
 
 
 @sized_by_data("Expand", operands=[1])
@@ -148,7 +144,7 @@ def expand(build: Builder, node: Node) -> Value:
     def padded(vector: Value, own: int) -> Value:
         return vector if own == rank else build("Concat", build.ints([1] * (rank - own)), vector, axis=0)
 
-    mine, other = padded(shape_vector(build, x), len(x.shape)), padded(shape, shape.shape[0])
+    mine, other = padded(build("Shape", x), len(x.shape)), padded(shape, shape.shape[0])
     sizes = build("Where", build("Equal", mine, build.ints([1])), other, mine)
     fits = build("Or", build("Equal", other, sizes), build("Equal", other, build.ints([1])))
     target = observe(build, sizes, everywhere(build, fits), "the shapes do not broadcast")
@@ -206,7 +202,7 @@ def sized_range(node: Node) -> Computation:
 def slice_operator(build: Builder, node: Node) -> Value:
     x = node.operand(0)
     rank, count = len(x.shape), dims.product(node.operand(1).shape)
-    sizes = shape_vector(build, x)
+    sizes = build("Shape", x)
     match = is_among(build, node.input(3) or build.ints(range(count)), rank)
     step = spread(build, node.input(4) or build.ints([1] * count), match, build.ints([1]))
     backward = is_negative(build, step)
@@ -242,7 +238,7 @@ def _number(value: Value, place: int) -> Expr:
 def split(build: Builder, node: Node) -> Sequence[Value]:
     x, parts = node.operand(0), wide(build, node.operand(1))
     axis = axis_of(node, len(x.shape))
-    length = build("Gather", shape_vector(build, x), build.constant(axis, INT64))
+    length = build("Gather", build("Shape", x), build.constant(axis, INT64))
     fits = build("Equal", build("ReduceSum", parts, keepdims=0), length)
     if parts.shape != (0,):
         fits = build("And", fits, build("Not", is_negative(build, build("ReduceMin", parts, keepdims=0))))
@@ -260,7 +256,7 @@ def pad(build: Builder, node: Node) -> Value:
     before, after = (
         spread(build, build("Gather", halves, build.constant(half, INT64)), match, build.ints([0])) for half in (0, 1)
     )
-    total = build("Add", build("Add", shape_vector(build, x), before), after)
+    total = build("Add", build("Add", build("Shape", x), before), after)
     sizes = observe(build, build("Max", total, build.ints([0])))
     mode = node.attributes.get("mode", "constant")
     return build("Pad", x, before, sizes, node.input(2), domain=DOMAIN, mode=mode)
@@ -298,7 +294,7 @@ def reduce_operator(build: Builder, node: Node) -> Value:
     """Each axis becomes two, one that is reduced and one that is kept; one of both has size 1."""
     x, axes = node.operand(0), node.operand(1)
     rank = len(x.shape)
-    sizes, one = shape_vector(build, x), build.ints([1])
+    sizes, one = build("Shape", x), build.ints([1])
     chosen = flags(build, axes, rank)
     is_reduced = build("Cast", chosen, to=DType.BOOL.onnx)
     inner = observe(build, build("Where", is_reduced, sizes, one))
@@ -330,7 +326,7 @@ def around(build: Builder, sizes: Value, place: Value) -> Value:
 @sized_by_data("CumSum", "CumProd", operands=[1])
 def cumulative(build: Builder, node: Node) -> Value:
     x = node.operand(0)
-    sides = around(build, shape_vector(build, x), from_front(build, node.operand(1), len(x.shape)))
+    sides = around(build, build("Shape", x), from_front(build, node.operand(1), len(x.shape)))
     lines = viewed(build, x, sides)
     result = build(node.op_type, lines, build.constant(1, INT64), **node.attributes)
     return build("Reshape", result, build("Shape", x), allowzero=1)

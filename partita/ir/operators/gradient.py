@@ -96,10 +96,6 @@ def _times(build: Builder, *factors: Value) -> Value:
     return result
 
 
-def _scaled(build: Builder, g: Value, factor: float) -> Value:
-    return build("Mul", g, build.scalar(factor, g))
-
-
 def _complement(build: Builder, x: Value) -> Value:
     return build("Sub", build.scalar(1, x), x)
 
@@ -123,7 +119,7 @@ RULES |= {
     "Identity": lambda build, node, g: [g],
     "Exp": lambda build, node, g: [_times(build, g, node.output)],
     "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
-    "Sqrt": lambda build, node, g: [build("Div", _scaled(build, g, 0.5), node.output)],
+    "Sqrt": lambda build, node, g: [build("Div", build.affine(g, 0.5), node.output)],
     "Tanh": lambda build, node, g: [_times(build, g, _complement(build, _times(build, node.output, node.output)))],
     "Sigmoid": lambda build, node, g: [_times(build, g, node.output, _complement(build, node.output))],
     "Relu": _relu,

@@ -90,7 +90,7 @@ def places_of_others(node: Node) -> Procedure:
     is_other = cast(load(x, *map(Index, axes)), DType.BOOL)
     stores = [store(y, [n, current(count)], Index(axis)) for n, axis in enumerate(axes)]
     step = once(*stores, store(count, [], current(count) + 1), when=is_other)
-    return Procedure((once(store(count, [], literal(0, DType.INT64))), Loops(axes, (step,))), (count,))
+    return Procedure((once(store(count, [], 0)), Loops(axes, (step,))), (count,))
 
 
 @sized_by_data("Compress", operands=[])

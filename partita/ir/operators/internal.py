@@ -58,6 +58,11 @@ def body_types(node: Node) -> list[Type]:
     return [output.type for output in body.outputs]
 
 
+def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
+    """Sizes as an int64 tensor of rank 1."""
+    return build.ints(sizes) if dims.all_static(sizes) else build("Dims", domain=DOMAIN, dims=tuple(sizes), rank=1)
+
+
 @propagates("Region", "Fused", domain=DOMAIN)
 def body_content(node: Node) -> Known | None:
     """What is known inside is known outside."""

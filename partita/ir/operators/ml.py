@@ -26,6 +26,12 @@ def to_float(build: Builder, x: Value) -> Value:
     return x if x.tensor.dtype in (FLOAT32, DType.FLOAT64) else build("Cast", x, to=FLOAT32.onnx)
 
 
+def features(build: Builder, node: Node) -> Value:
+    """Rows [N, F] of numbers, of which one may be given as a vector."""
+    x = to_float(build, node.operand(0))
+    return x if len(x.shape) == 2 else build("Unsqueeze", x, build.ints([0]))
+
+
 def table(build: Builder, content: Sequence[Any], dtype: DType) -> Value:
     return words(build, content) if dtype is STRING else build.constant(list(content), dtype)
 
@@ -180,6 +186,12 @@ def feature_vectorizer(build: Builder, node: Node) -> Value:
 # ---------------------------------------------------------------------- scores and labels
 
 
+def finished(build: Builder, node: Node, scores: Value) -> Value:
+    """Scores [.., classes] after the node's post_transform, as float."""
+    scores = transformed(build, node, scores, node.attributes.get("post_transform", "NONE"))
+    return build("Cast", scores, to=FLOAT32.onnx)
+
+
 def transformed(build: Builder, node: Node, scores: Value, name: str) -> Value:
     """Scores [.., classes] after a post_transform."""
     match name:
@@ -253,8 +265,7 @@ def is_above(build: Builder, scores: Value, limit: float) -> Value:
 
 def linear(build: Builder, node: Node) -> Value:
     """x @ coefficients^T + intercepts, one column for each row of coefficients."""
-    x = to_float(build, node.operand(0))
-    x = x if len(x.shape) == 2 else build("Unsqueeze", x, build.ints([0]))
+    x = features(build, node)
     coefficients, intercepts = node.attributes["coefficients"], node.attributes.get("intercepts", ())
     rows = len(intercepts) or node.attributes.get("targets", 1)
     weights = np.reshape(coefficients, (rows, -1)).T
@@ -264,23 +275,18 @@ def linear(build: Builder, node: Node) -> Value:
 
 @becomes("LinearRegressor", domain=DOMAIN)
 def linear_regressor(build: Builder, node: Node) -> Value:
-    scores = transformed(build, node, linear(build, node), node.attributes.get("post_transform", "NONE"))
-    return build("Cast", scores, to=FLOAT32.onnx)
+    return finished(build, node, linear(build, node))
 
 
 @becomes("LinearClassifier", domain=DOMAIN)
 def linear_classifier(build: Builder, node: Node) -> list[Value]:
-    scores, transform = linear(build, node), node.attributes.get("post_transform", "NONE")
-    classes = len(labels_of(node, "classlabels_ints")[0])
-    if dims.is_static(scores.shape[1]) and scores.shape[1] == 1 and classes == 2:
+    scores, classes = linear(build, node), len(labels_of(node, "classlabels_ints")[0])
+    if dims.is_one(scores.shape[1]):
         places = is_above(build, scores, 0.0)
-        scores = doubled(build, scores, by_complement=False)
-    elif dims.is_static(scores.shape[1]) and scores.shape[1] == 1:
-        places = is_above(build, scores, 0.0)
+        scores = doubled(build, scores, by_complement=False) if classes == 2 else scores
     else:
         places = build("ArgMax", scores, axis=1, keepdims=0)
-    scores = build("Cast", transformed(build, node, scores, transform), to=FLOAT32.onnx)
-    return [chosen_labels(build, node, "classlabels_ints", places), scores]
+    return [chosen_labels(build, node, "classlabels_ints", places), finished(build, node, scores)]
 
 
 # ---------------------------------------------------------------------- maps, as the tensors that they became

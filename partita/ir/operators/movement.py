@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from partita.errors import ModelError, ShapeError
@@ -213,17 +214,17 @@ def concat(node: Node) -> Computation:
             if place != axis and not dims.may_equal(a, b):
                 raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
     shape = list(values[0].shape)
-    shape[axis] = dims.simplified(sum(value.shape[axis] for value in values))
+    ends = [dims.simplified(end) for end in itertools.accumulate(value.shape[axis] for value in values)]
+    shape[axis] = ends[-1]
 
     def body(*i: Expr) -> Expr:
-        end = shape[axis]
-        result: Expr | None = None
-        for value in reversed(values):
-            start = dims.simplified(end - value.shape[axis])
-            piece = load(value, *(index - size(start) if n == axis else index for n, index in enumerate(i)))
-            result = piece if result is None else select(i[axis] < size(end), piece, result)
-            end = start
-        assert result is not None
+        pieces = [
+            load(value, *(index - size(start) if n == axis else index for n, index in enumerate(i)))
+            for value, start in zip(values, [0, *ends], strict=False)
+        ]
+        result = pieces.pop()
+        for piece, end in reversed(list(zip(pieces, ends, strict=False))):
+            result = select(i[axis] < size(end), piece, result)
         return result
 
     return compute(shape, body)
@@ -311,11 +312,9 @@ def clamped(index: Expr, dim: Dim) -> Expr:
     return call("max", call("min", index, size(dim - 1)), 0)
 
 
-def wrapped_around(index: Expr, dim: Dim) -> Expr:
-    return call("mod", index, size(dim))
-
-
-PLACES = {"reflect": reflected, "edge": clamped, "wrap": wrapped_around}
+PLACES: dict[str, Callable[[Expr, Dim], Expr]] = {
+    "reflect": reflected, "edge": clamped, "wrap": lambda index, dim: call("mod", index, size(dim)),
+}  # fmt: skip
 
 
 @computes("Pad")

@@ -35,13 +35,9 @@ def trains(name: str, moments: int) -> Callable[[Step], Step]:
     return register
 
 
-def scaled(build: Builder, factor: float, value: Value) -> Value:
-    return build("Mul", build.scalar(factor, value), value)
-
-
 def regularized(build: Builder, node: Node, x: Value, gradient: Value) -> Value:
     """The gradient, with that of a penalty on large parameters."""
-    return build("Add", scaled(build, node.attributes.get("norm_coefficient", 0.0), x), gradient)
+    return build("Add", build.affine(x, node.attributes.get("norm_coefficient", 0.0)), gradient)
 
 
 def is_first(build: Builder, count: Value) -> Value:
@@ -55,9 +51,9 @@ def momentum(build: Builder, node: Node, operands: Sequence[Value]) -> list[Valu
     # The first gradient counts in full.
     share = build("Where", is_first(build, count), build.scalar(1, x), build.scalar(node.attributes["beta"], x))
     alpha = node.attributes["alpha"]
-    new = build("Add", scaled(build, alpha, velocity), build("Mul", share, slope))
+    new = build("Add", build.affine(velocity, alpha), build("Mul", share, slope))
     is_nesterov = node.attributes["mode"] == "nesterov"
-    move = build("Add", slope, scaled(build, alpha, new)) if is_nesterov else new
+    move = build("Add", slope, build.affine(new, alpha)) if is_nesterov else new
     return [build("Sub", x, build("Mul", rate, move)), new]
 
 
@@ -66,12 +62,12 @@ def adam(build: Builder, node: Node, operands: Sequence[Value]) -> list[Value]:
     rate, count, x, gradient, first, second = operands
     alpha, beta = node.attributes.get("alpha", 0.9), node.attributes.get("beta", 0.999)
     slope = regularized(build, node, x, gradient)
-    first = build("Add", scaled(build, alpha, first), scaled(build, 1 - alpha, slope))
-    second = build("Add", scaled(build, beta, second), scaled(build, 1 - beta, build("Mul", slope, slope)))
+    first = build("Add", build.affine(first, alpha), build.affine(slope, 1 - alpha))
+    second = build("Add", build.affine(second, beta), build.affine(build("Mul", slope, slope), 1 - beta))
     spread = build("Add", build("Sqrt", second), build.scalar(node.attributes.get("epsilon", 1e-6), x))
     step = build("Mul", adjusted(build, rate, count, alpha, beta), build("Div", first, spread))
     new = build("Sub", x, step)
-    return [scaled(build, 1 - node.attributes.get("norm_coefficient_post", 0.0), new), first, second]
+    return [build.affine(new, 1 - node.attributes.get("norm_coefficient_post", 0.0)), first, second]
 
 
 def adjusted(build: Builder, rate: Value, count: Value, alpha: float, beta: float) -> Value:

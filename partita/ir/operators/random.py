@@ -44,7 +44,7 @@ def _shape(build: Builder, node: Node) -> Value:
 def _scaled(build: Builder, node: Node, kind: str, factor: float, offset: float) -> Value:
     default = node.operand(0).tensor.dtype.onnx if node.operands else DType.FLOAT32.onnx
     numbers = build("Cast", drawn(build, node, kind, _shape(build, node)), to=node.attributes.get("dtype", default))
-    return build("Add", build("Mul", numbers, build.scalar(factor, numbers)), build.scalar(offset, numbers))
+    return build.affine(numbers, factor, offset)
 
 
 @decomposes("RandomUniform", "RandomUniformLike")

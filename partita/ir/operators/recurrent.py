@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from partita.errors import UnsupportedOperatorError
-from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.internal import DOMAIN
+from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.older import attribute_dropped, value_renamed
 from partita.ir.operators.registry import decomposes
 from partita.ir.operators.scan import backward, capture, length_of, loop_body, place_of
@@ -64,14 +63,10 @@ def _activation(node: Node, given: str, alphas: Iterator[float], betas: Iterator
     alpha = next(alphas, default_alpha)
     beta = next(betas, default_beta) if default_beta is not None else None
     if name == "Affine":
-        return lambda build, x: _scaled(build, x, alpha, beta or 0.0)
+        return lambda build, x: build.affine(x, alpha, beta or 0.0)
     if name == "ScaledTanh":
-        return lambda build, x: _scaled(build, build("Tanh", _scaled(build, x, beta or 0.0, 0.0)), alpha, 0.0)
+        return lambda build, x: build.affine(build("Tanh", build.affine(x, beta or 0.0)), alpha)
     return lambda build, x: build(name, x, alpha=alpha, beta=beta)
-
-
-def _scaled(build: Builder, x: Value, factor: float, offset: float) -> Value:
-    return build("Add", build("Mul", x, build.scalar(factor, x)), build.scalar(offset, x))
 
 
 def _clipped(node: Node, build: Builder, x: Value) -> Value:
@@ -267,6 +262,4 @@ def _initial(build: Builder, node: Node, given: Value | None, gates: Value, dire
         axis = 1 if node.attributes.get("layout", 0) else 0
         return build("Gather", given, build.constant(direction, DType.INT64), axis=axis)
     shape = [gates.shape[1], node.operand(2).shape[2]]
-    static = dims.all_static(shape)
-    sizes = build.ints(shape) if static else build("Dims", domain=DOMAIN, dims=shape, rank=1)
-    return build("Expand", build.scalar(0, gates), sizes)
+    return build("Expand", build.scalar(0, gates), vector_of(build, shape))

@@ -16,13 +16,14 @@ from partita.ir.formula import cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axes, required, required_ints
 from partita.ir.operators.elementwise import clip
-from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.internal import DOMAIN, observe, vector_of
 from partita.ir.operators.movement import clamped
 from partita.ir.operators.older import default_was, value_renamed
 from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 FLOAT64, INT64 = DType.FLOAT64, DType.INT64
+Element = Callable[[Expr], Expr]
 CUBIC = -0.75  # the usual coefficient of cubic convolution
 
 
@@ -93,9 +94,8 @@ def resize_type(node: Node) -> Type:
 @decomposes("Resize")
 def resize(build: Builder, node: Node) -> Value:
     sizes = _sizes(node)
-    static = build.ints(sizes) if dims.all_static(sizes) else build("Dims", domain=DOMAIN, dims=tuple(sizes), rank=1)
     scales = node.input(2) if node.input(2) is not None else _common_scale(build, node)
-    return _chain(build, node, static, scales, _sizes(node))
+    return _chain(build, node, vector_of(build, sizes), scales, sizes)
 
 
 @sized_by_data("Resize", operands=[2, 3])
@@ -185,9 +185,8 @@ def resize_axis(node: Node) -> Computation:
         if attributes.get("mode", "nearest") == "nearest":
             result = element(base + _nearest(attributes, origin - cast(base, FLOAT64)))
         else:
-            result = cast(
-                _interpolated(attributes, origin, base, scale, span, x.shape[axis], element, kind), x.tensor.dtype
-            )
+            total = _interpolated(attributes, origin, base, scale, (span, x.shape[axis]), element)
+            result = cast(cast(total, kind), x.tensor.dtype)
         if ends is None:
             return result
         outside = (origin < 0) | (origin > length - 1)
@@ -235,20 +234,16 @@ def _nearest(attributes: dict[str, Any], rest: Expr) -> Expr:
 
 
 def _interpolated(
-    attributes: dict[str, Any],
-    origin: Expr,
-    base: Expr,
-    scale: Expr,
-    span: Dim,
-    length: Dim,
-    element: Callable[[Expr], Expr],
-    kind: DType,
+    attributes: dict[str, Any], origin: Expr, base: Expr, scale: Expr, extents: tuple[Dim, Dim], element: Element
 ) -> Expr:
+    """The sum of elements around `origin`, which lies behind `base`, weighted by the kernel, as float64; `extents` are
+    how many they are, and the length of the axis."""
+    span, length = extents
     kernel = tent if attributes["mode"] == "linear" else keys(attributes.get("cubic_coeff_a", CUBIC))
     shrink = call("min", scale, 1.0) if attributes["antialias"] else literal(1.0, FLOAT64)
     exclude = attributes.get("exclude_outside", 0)
 
-    def weighted(content: Callable[[Expr], Expr] | None) -> Expr:
+    def weighted(content: Element | None) -> Expr:
         def term(k: Expr) -> Expr:
             position = base + k - size(dims.floor_div(span, 2)) + 1
             weight = kernel((cast(position, FLOAT64) - origin) * shrink)
@@ -259,7 +254,7 @@ def _interpolated(
         return reduction("sum", [span], term, 0)
 
     total = weighted(element)
-    return cast(total / weighted(None) if exclude or attributes["antialias"] else total, kind)
+    return total / weighted(None) if exclude or attributes["antialias"] else total
 
 
 # ---------------------------------------------------------------------- older opsets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -215,27 +216,22 @@ def roi_align_points(node: Node) -> Computation:
 def _roi_point(x: Value, n: Expr, c: Expr, places: Sequence[Expr], is_mean: bool) -> Expr:
     """The four neighbours of a point, weighted: their sum or the largest. Points more than 1 outside count as 0."""
     spatial = x.shape[2:]
-    outside: Expr | None = None
-    low, high, weights = [], [], []
+    outside, low, high, weights = [], [], [], []
     for place, dim in zip(places, spatial, strict=True):
-        away = (place < -1.0) | (place > float(dim)) if dims.is_static(dim) else place < -1.0
-        outside = away if outside is None else outside | away
+        outside.append((place < -1.0) | (place > float(dim)) if dims.is_static(dim) else place < -1.0)
         held = clip(place, 0.0, cast(size(dim), place.dtype) - 1)
         base = whole(held)
         low.append(clamped(base, dim))
         high.append(clamped(base + 1, dim))
         rest = held - cast(base, held.dtype)
         weights.append((1 - rest, rest))
-    assert outside is not None
     corners = [
         weights[0][a] * weights[1][b] * load(x, n, c, (low, high)[a][0], (low, high)[b][1])
         for a in (0, 1)
         for b in (0, 1)
     ]
-    total = corners[0]
-    for corner in corners[1:]:
-        total = total + corner if is_mean else call("max", total, corner)
-    return select(outside, 0, total)
+    total = functools.reduce(functools.partial(call, "add" if is_mean else "max"), corners)
+    return select(outside[0] | outside[1], 0, total)
 
 
 @infers("MaxRoiPool")

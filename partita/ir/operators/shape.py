@@ -56,16 +56,12 @@ def constant_of_shape(node: Node) -> Computation:
 @computes("Range")
 def range_operator(node: Node) -> Computation:
     start, limit, delta = (required(node, n).item() for n in range(3))
-    dtype = node.operand(0).tensor.dtype
+    dtype, span = node.operand(0).tensor.dtype, limit - start
     if dtype.is_float:
-        count: Any = max(int(np.ceil((limit - start) / delta)), 0)
+        count: Dim = int(np.ceil(span / delta))
     else:
-        count = (
-            dims.ceil_div(limit - start, delta)
-            if dims.is_static(delta) and delta > 0
-            else max(-(-(limit - start) // delta), 0)
-        )
-        count = max(count, 0) if dims.is_static(count) else count
+        count = dims.ceil_div(span, delta) if delta > 0 else dims.ceil_div(-span, -delta)
+    count = max(count, 0) if dims.is_static(count) else count
     first, step = (load(node.operand(n)) for n in (0, 2))
     return compute([count], lambda i: first + cast(i, dtype) * step)
 

@@ -14,7 +14,7 @@ from partita.ir.formula import cast, compute, load, only, reduction, select, siz
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed, wide
-from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.internal import DOMAIN, observe, vector_of
 from partita.ir.operators.older import attribute_to_input, default_was
 from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data
 from partita.ir.types import DType, TensorType
@@ -66,7 +66,7 @@ def dft(build: Builder, node: Node) -> Value:
     """Transforms of the length's factors, one after the other, in float64."""
     x, axis, length = node.operand(0), _axis(node), _length(node)
     is_inverse = bool(node.attributes.get("inverse", 0))
-    points = _vector(build, [length])
+    points = vector_of(build, [length])
     state = build("Spectrum", x, points, domain=DOMAIN, axis=axis, mirrored=int(_is_real_inverse(node)))
     table = _roots(build, length, 1.0 if is_inverse else -1.0)
     done = 1
@@ -77,15 +77,9 @@ def dft(build: Builder, node: Node) -> Value:
         state = build("Div", state, build("Cast", points, to=DOUBLE.onnx))
     shape = list(dft_type(node).dims)
     if not dims.same_shape(shape, state.shape):
-        ends = _vector(build, [shape[axis], shape[-1]])
+        ends = vector_of(build, [shape[axis], shape[-1]])
         state = build("Slice", state, build.ints([0, 0]), ends, build.ints([axis, len(shape) - 1]))
     return build("Cast", state, to=x.tensor.dtype.onnx)
-
-
-def _vector(build: Builder, content: list[Dim]) -> Value:
-    if dims.all_static(content):
-        return build.ints(content)
-    return build("Dims", domain=DOMAIN, dims=tuple(content), rank=1)
 
 
 def _factors(length: Dim) -> list[int]:
@@ -103,7 +97,7 @@ def _factors(length: Dim) -> list[int]:
 
 def _roots(build: Builder, length: Dim, sign: float) -> Value:
     """`exp(sign * 2 pi i k / length)` for every k: [2, length]."""
-    limit = build("Reshape", _vector(build, [length]), build.ints([]))
+    limit = build("Reshape", vector_of(build, [length]), build.ints([]))
     places = build("Range", build.constant(0, INT64), limit, build.constant(1, INT64))
     whole = build("Cast", limit, to=DOUBLE.onnx)
     turn = build("Div", build("Cast", places, to=DOUBLE.onnx), whole)

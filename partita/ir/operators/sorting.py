@@ -12,11 +12,11 @@ from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Reduc
 from partita.ir.formula import cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis, required_ints
-from partita.ir.operators.dynamic import shape_vector, wide
+from partita.ir.operators.dynamic import wide
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import computes, infers, performs, sized_by_data
-from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, once, store, temporary
+from partita.ir.procedure import Loops, Procedure, Store, axes_of, current, each, once, over, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 INT64, BOOL = DType.INT64, DType.BOOL
@@ -66,41 +66,33 @@ class Sorted:
         axis = Axis("n", self.longest + 1)
         place = select(Index(axis) < size(self.longest), Index(axis), 0)
         both = (filled(self.order, axis, [side], place) for side in (0, 1))
-        return (*both, store(self.side, [], literal(0, INT64)))
+        return (*both, store(self.side, [], 0))
 
     def sort(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Loops:
         """Sorts the first `count` places: `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
         passes = max(int(self.longest) - 1, 0).bit_length() if dims.is_static(self.longest) else PASSES
-        t = Axis("t", self.longest)
-        now, width, left, right = Index(t), current(self.width), current(self.left), current(self.right)
-        middle, stop = current(self.middle), current(self.stop)
-        is_new = call("eq", now, stop)
-        takes_right = current(self.takes_right)
-        chosen = self.at(select(takes_right, right, left))
-        merge = Loops(
-            (t,),
-            (
-                once(
-                    store(self.left, [], now),
-                    store(self.middle, [], call("min", now + width, count)),
-                    store(self.right, [], middle),
-                    store(self.stop, [], call("min", now + width * 2, count)),
-                    when=is_new,
-                ),
-                store(
-                    self.takes_right, [], (left >= middle) | ((right < stop) & before(self.at(right), self.at(left)))
-                ),
-                store(self.order, [1 - current(self.side), now], chosen),
-                store(self.left, [], left + cast(call("logical_not", takes_right), INT64)),  # quicker than a branch
-                store(self.right, [], right + cast(takes_right, INT64)),
-            ),
+        now, width, left, right = over("t", self.longest), current(self.width), current(self.left), current(self.right)
+        middle, stop, takes_right = current(self.middle), current(self.stop), current(self.takes_right)
+        begin = once(
+            store(self.left, [], now),
+            store(self.middle, [], call("min", now + width, count)),
+            store(self.right, [], middle),
+            store(self.stop, [], call("min", now + width * 2, count)),
+            when=call("eq", now, stop),
+        )
+        is_right_next = (left >= middle) | ((right < stop) & before(self.at(right), self.at(left)))
+        merge = each(
+            [now],
+            begin,
+            store(self.takes_right, [], is_right_next),
+            store(self.order, [1 - current(self.side), now], self.at(select(takes_right, right, left))),
+            store(self.left, [], left + cast(call("logical_not", takes_right), INT64)),  # quicker than a branch
+            store(self.right, [], right + cast(takes_right, INT64)),
             until=now >= count,
         )
-        restart = store(self.stop, [], literal(0, INT64))
-        turn = store(self.side, [], 1 - current(self.side))
-        widen = store(self.width, [], width * 2)
-        again = Loops((Axis("pass", passes),), (restart, merge, turn, widen), until=width >= count)
-        return once(store(self.width, [], literal(1, INT64)), again)
+        turn = (store(self.side, [], 1 - current(self.side)), store(self.width, [], width * 2))
+        again = each([over("pass", passes)], store(self.stop, [], 0), merge, *turn, until=width >= count)
+        return once(store(self.width, [], 1), again)
 
 
 def is_nan(x: Expr) -> Expr:
@@ -138,7 +130,7 @@ def top_k(node: Node) -> Procedure:
     axis = axis_of(node, len(x.shape), -1)
     rows = {n: Axis(f"i{n}", dim) for n, dim in enumerate(x.shape) if n != axis}
     length, most = x.shape[axis], node.output.shape[axis]
-    k, candidate = Axis("k", most), Index(Axis("n", length))
+    k, candidate = Axis("k", most), over("n", length)
 
     def along(place: Expr) -> list[Expr]:
         return [place if n == axis else Index(rows[n]) for n in range(len(x.shape))]
@@ -156,7 +148,7 @@ def top_k(node: Node) -> Procedure:
     thin_out = once(
         sort,
         store(limit, [], load(x, *along(worst))),
-        store(is_limited, [], literal(True, BOOL)),
+        store(is_limited, [], True),
         store(count, [], size(most)),
         when=call("eq", current(count), size(room)) & (size(room) < size(length)),
     )
@@ -167,9 +159,8 @@ def top_k(node: Node) -> Procedure:
     chosen = places.at(Index(k))
     results = [load(x, *along(chosen)), chosen]
     stores = [Store((k,), y, tuple(along(Index(k))), body) for y, body in zip(node.outputs, results, strict=False)]
-    begin = (store(count, [], literal(0, INT64)), store(is_limited, [], literal(False, BOOL)),
-             store(limit, [], literal(0, x.tensor.dtype)))  # fmt: skip
-    nests = (once(*places.start(), *begin), Loops((candidate.axis,), (take,)), once(sort, *stores))
+    begin = (store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
+    nests = (once(*places.start(), *begin), each([candidate], take), once(sort, *stores))
     return Procedure(nests, (*places.temporaries, count, is_limited, limit), tuple(rows.values()))
 
 
@@ -177,7 +168,7 @@ def top_k(node: Node) -> Procedure:
 def top_k_of_data(build: Builder, node: Node) -> Sequence[Value]:
     x, count = node.operand(0), build("Reshape", wide(build, node.operand(1)), build.ints([1]))
     axis = axis_of(node, len(x.shape), -1)
-    length = build("Gather", shape_vector(build, x), build.ints([axis]))
+    length = build("Gather", build("Shape", x), build.ints([axis]))
     fits = build("And", build("LessOrEqual", count, length), build("GreaterOrEqual", count, build.ints([0])))
     k = observe(build, count, fits, "k is more than there are elements")
     return build.node("TopK", x, k, outputs=len(node.outputs), **node.attributes)
@@ -218,9 +209,9 @@ def sorted_type(node: Node) -> Type:
 def sort_rows(node: Node) -> Procedure:
     """The places of rows [n, m] in their order; of equal ones, the first comes first."""
     x, y = node.operand(0), node.output
-    places, n = Sorted(x.shape[0]), Index(Axis("n", x.shape[0]))
-    sort = places.sort(size(x.shape[0]), lambda a, b: _precedes(x, a, b))
-    copy = Loops((n.axis,), (store(y, [n], places.at(n)),))
+    places, n = Sorted(x.shape[0]), over("n", x.shape[0])
+    sort = places.sort(size(x.shape[0]), lambda a, b: _where_they_differ(x, a, b, is_less))
+    copy = each([n], store(y, [n], places.at(n)))
     return Procedure((once(*places.start()), sort, copy), places.temporaries)
 
 
@@ -230,25 +221,17 @@ def starts_group(node: Node) -> Computation:
     x, order = node.operand(0), node.operand(1)
 
     def body(n: Expr) -> Expr:
-        return select(n > 0, _differ(x, load(order, call("max", n - 1, 0)), load(order, n)), True)
+        return select(n > 0, _where_they_differ(x, load(order, call("max", n - 1, 0)), load(order, n), is_other), True)
 
     return compute(order.shape, body)
 
 
-def _first_difference(x: Value, a: Expr, b: Expr) -> tuple[Expr, Expr]:
-    """The elements of two rows at the first place where they differ; at any place where they do not."""
-    k = Axis("k", x.shape[1])
-    differs = is_other(load(x, a, Index(k)), load(x, b, Index(k)))
-    place = Reduce("argmax", (k,), differs, literal(0, INT64), INT64)
-    return load(x, a, place), load(x, b, place)
-
-
-def _differ(x: Value, a: Expr, b: Expr) -> Expr:
-    return select(size(x.shape[1]) > 0, is_other(*_first_difference(x, a, b)), False)
-
-
-def _precedes(x: Value, a: Expr, b: Expr) -> Expr:
-    return select(size(x.shape[1]) > 0, is_less(*_first_difference(x, a, b)), False)
+def _where_they_differ(x: Value, a: Expr, b: Expr, holds: Callable[[Expr, Expr], Expr]) -> Expr:
+    """Whether something holds of the elements of two rows at the first place where they differ, if they do."""
+    k = over("k", x.shape[1])
+    differs = is_other(load(x, a, k), load(x, b, k))
+    place = Reduce("argmax", (k.axis,), differs, literal(0, INT64), INT64)
+    return select(size(x.shape[1]) > 0, holds(load(x, a, place), load(x, b, place)), False)
 
 
 # ---------------------------------------------------------------------- boxes
@@ -258,7 +241,7 @@ def _precedes(x: Value, a: Expr, b: Expr) -> Expr:
 def non_max_suppression(build: Builder, node: Node) -> Value:
     boxes, scores = node.operand(0), node.operand(1)
     most = node.input(2)
-    length = build("Gather", shape_vector(build, scores), build.ints([2]))
+    length = build("Gather", build("Shape", scores), build.ints([2]))
     limit = build.ints([0]) if most is None else build("Reshape", most, build.ints([1]))
     limit = build("Min", build("Max", limit, build.ints([0])), length)
     limit = limit if limit.known is not None else observe(build, limit)
@@ -292,35 +275,28 @@ def suppression(node: Node) -> Procedure:
     box, rank, other = (Index(Axis(name, extent)) for name, extent in (("box", length), ("rank", length), ("w", limit)))
     best = places.at(rank)
     score = load(scores, batch, kind, box)
-    collect = Loops(
-        (box.axis,),
-        (
-            store(places.order, [0, current(candidates)], box, keep := _reaches(score, least)),
-            advance(candidates, keep),
-        ),
-    )
+    keep = _reaches(score, least)
+    collect = each([box], store(places.order, [0, current(candidates)], box, keep), advance(candidates, keep))
     corners = [
         [load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [batch, kind, other]))
     ]
     highest = literal(0.0, boxes.tensor.dtype) if threshold is None else only(threshold)
     compare = store(overlaps, [], _overlap(node, *corners) > highest)
-    choose = Loops(
-        (rank.axis,),
-        (
-            store(overlaps, [], literal(False, BOOL)),
-            Loops((other.axis,), (compare,), until=(other >= current(chosen)) | current(overlaps)),
-            once(
-                store(winners, [batch, kind, current(chosen)], best),
-                advance(chosen),
-                when=call("logical_not", current(overlaps)),
-            ),
+    choose = each(
+        [rank],
+        store(overlaps, [], False),
+        each([other], compare, until=(other >= current(chosen)) | current(overlaps)),
+        once(
+            store(winners, [batch, kind, current(chosen)], best),
+            advance(chosen),
+            when=call("logical_not", current(overlaps)),
         ),
         until=(rank >= current(candidates)) | (current(chosen) >= size(limit)),
     )
-    none = store(winners, [batch, kind, other], literal(-1, INT64))
-    begin = (*places.start(), *(store(value, [], literal(0, INT64)) for value in (candidates, chosen)))
+    none = store(winners, [batch, kind, other], -1)
+    begin = (*places.start(), *(store(value, [], 0) for value in (candidates, chosen)))
     sort = places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a))
-    nests = (once(*begin), Loops((other.axis,), (none,)), collect, sort, choose)
+    nests = (once(*begin), each([other], none), collect, sort, choose)
     return Procedure(nests, (*places.temporaries, candidates, chosen, overlaps), (n, c))
 
 

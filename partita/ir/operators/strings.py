@@ -103,22 +103,14 @@ def string_normalizer(build: Builder, node: Node) -> Value:
     row = x if len(x.shape) == 1 else build("Squeeze", x, build.ints([0]))
     is_sensitive = bool(attributes.get("is_case_sensitive", 0))
     stopwords = [word if is_sensitive else word.lower() for word in attributes.get("stopwords", ())]
-    kept, count = build.node("DropWords", row, *_sorted_words(build, stopwords), *_lower(build, not is_sensitive),
-                             outputs=2, domain=DOMAIN)  # fmt: skip
+    dropped = words(build, sorted(set(stopwords), key=lambda word: word.encode()))
+    table = build.constant(np.zeros((0, 4)) if is_sensitive else case_table(False), DType.INT32)  # before comparing
+    kept, count = build.node("DropWords", row, dropped, table, outputs=2, domain=DOMAIN)
     kept = build("Slice", kept, build.ints([0]), build.ints([1]), observe(build, count), domain=DOMAIN)
     if action != "NONE":
         table = build.constant(case_table(action == "UPPER"), DType.INT32)
         kept = build("ChangeCase", kept, table, domain=DOMAIN)
     return kept if len(x.shape) == 1 else build("Unsqueeze", kept, build.ints([0]))
-
-
-def _sorted_words(build: Builder, content: Sequence[str]) -> tuple[Value]:
-    return (words(build, sorted(set(content), key=lambda word: word.encode())),)
-
-
-def _lower(build: Builder, is_wanted: bool) -> tuple[Value]:
-    """The table by which strings are made lower case before they are compared; empty where they are not."""
-    return (build.constant(case_table(False) if is_wanted else np.zeros((0, 4)), DType.INT32),)
 
 
 @calls("DropWords", domain=DOMAIN)

@@ -11,9 +11,8 @@ from partita.errors import ModelError
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
-from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, labels_of, transformed
+from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of
 from partita.ir.operators.registry import becomes, calls
-from partita.ir.operators.trees import features
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 
@@ -28,9 +27,9 @@ def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
         case "LINEAR":
             return product
         case "POLY":
-            return build("Pow", _affine(build, product, gamma, offset), build.scalar(int(degree), product))
+            return build("Pow", build.affine(product, gamma, offset), build.scalar(int(degree), product))
         case "SIGMOID":
-            return build("Tanh", _affine(build, product, gamma, offset))
+            return build("Tanh", build.affine(product, gamma, offset))
         case "RBF":
             # |x - v|^2 = |x|^2 - 2 x v + |v|^2 loses what the two have in common: the differences are taken instead.
             difference = build("Sub", build("Unsqueeze", x, build.ints([1])), build.constant(vectors, x.tensor.dtype))
@@ -40,14 +39,6 @@ def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
             raise ModelError(f"{node.describe()}: kernel_type is {name!r}, which ONNX does not know")
 
 
-def _affine(build: Builder, x: Value, factor: float, offset: float) -> Value:
-    return build("Add", build("Mul", x, build.scalar(factor, x)), build.scalar(offset, x))
-
-
-def _matrix(build: Builder, content: np.ndarray, like: Value) -> Value:
-    return build.constant(content, like.tensor.dtype)
-
-
 @becomes("SVMRegressor", domain=DOMAIN)
 def regressor(build: Builder, node: Node) -> Value:
     attributes, x = node.attributes, features(build, node)
@@ -55,25 +46,23 @@ def regressor(build: Builder, node: Node) -> Value:
     coefficients = np.asarray(attributes["coefficients"])
     if count:
         similar = kernel(build, node, x, np.reshape(attributes["support_vectors"], (count, -1)))
-        scores = build("MatMul", similar, _matrix(build, coefficients.reshape(count, 1), x))
+        scores = build("MatMul", similar, build.constant(coefficients.reshape(count, 1), x.tensor.dtype))
     else:
-        scores = build("MatMul", x, _matrix(build, coefficients.reshape(-1, 1), x))
+        scores = build("MatMul", x, build.constant(coefficients.reshape(-1, 1), x.tensor.dtype))
     scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
     if attributes.get("one_class", 0):
         above = build("Greater", scores, build.scalar(0, scores))
         scores = build("Where", above, build.scalar(1, scores), build.scalar(-1, scores))
-    scores = transformed(build, node, scores, attributes.get("post_transform", "NONE"))
-    return build("Cast", scores, to=DType.FLOAT32.onnx)
+    return finished(build, node, scores)
 
 
 @becomes("SVMClassifier", domain=DOMAIN)
 def classifier(build: Builder, node: Node) -> list[Value]:
     attributes, x = node.attributes, features(build, node)
-    transform = attributes.get("post_transform", "NONE")
     classes = max(len(labels_of(node, "classlabels_ints")[0]), 1)
     if not attributes.get("vectors_per_class"):
         weights = np.reshape(attributes["coefficients"], (classes, -1)).T
-        scores = build("MatMul", x, _matrix(build, weights, x))
+        scores = build("MatMul", x, build.constant(weights, x.tensor.dtype))
         scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
         places = build("ArgMax", scores, axis=1, keepdims=0)
     else:
@@ -83,8 +72,7 @@ def classifier(build: Builder, node: Node) -> list[Value]:
             scores = probabilities(build, node, scores, classes)
         elif classes == 2:
             scores = doubled(build, scores, by_complement=False)
-    scores = build("Cast", transformed(build, node, scores, transform), to=DType.FLOAT32.onnx)
-    return [chosen_labels(build, node, "classlabels_ints", places), scores]
+    return [chosen_labels(build, node, "classlabels_ints", places), finished(build, node, scores)]
 
 
 def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Value:
@@ -98,7 +86,7 @@ def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Va
         column[ends[i] : ends[i + 1]] = coefficients[j - 1, ends[i] : ends[i + 1]]
         column[ends[j] : ends[j + 1]] = coefficients[i, ends[j] : ends[j + 1]]
         columns.append(column)
-    scores = build("MatMul", similar, _matrix(build, np.stack(columns, axis=1), x))
+    scores = build("MatMul", similar, build.constant(np.stack(columns, axis=1), x.tensor.dtype))
     return build("Add", scores, build.constant(list(node.attributes["rho"][: len(columns)]), x.tensor.dtype))
 
 
@@ -110,7 +98,11 @@ def _votes(build: Builder, scores: Value, classes: int) -> Value:
         wins[place, [i, j]] = 1, -1
     first = build("Cast", build("Greater", scores, build.scalar(0, scores)), to=scores.tensor.dtype.onnx)
     lost = np.array([sum(j == c for _, j in pairs) for c in range(classes)])  # a pair's second, unless its first wins
-    return build("Add", build("MatMul", first, _matrix(build, wins, scores)), _matrix(build, lost, scores))
+    return build(
+        "Add",
+        build("MatMul", first, build.constant(wins, scores.tensor.dtype)),
+        build.constant(lost, scores.tensor.dtype),
+    )
 
 
 def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Value:

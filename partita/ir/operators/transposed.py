@@ -20,7 +20,7 @@ from partita.ir.expression import Computation, Expr
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.internal import DOMAIN
+from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.registry import computes, decomposes, infers
 from partita.ir.types import TensorType, Type
@@ -111,8 +111,7 @@ def transposed_convolution(build: Builder, node: Node) -> Value:
     output = tuple(axis.output for axis in axes)
     if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], output):
         return y
-    sizes = build("Dims", domain=DOMAIN, dims=output, rank=1)
-    return build("Interleave", y, sizes, domain=DOMAIN, strides=tuple(strides), start=tuple(start))
+    return build("Interleave", y, vector_of(build, output), domain=DOMAIN, strides=tuple(strides), start=tuple(start))
 
 
 def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:

@@ -20,7 +20,7 @@ from partita.errors import ModelError
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
-from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, is_above, labels_of, to_float, transformed
+from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, is_above, labels_of, transformed
 from partita.ir.operators.registry import becomes, calls
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
@@ -96,11 +96,6 @@ def forest_routine(node: Node) -> Routine:
     return Routine("trees", function, x.shape[0], arguments, (result,), cost=50.0 * int(trees))
 
 
-def features(build: Builder, node: Node) -> Value:
-    x = to_float(build, node.operand(0))
-    return x if len(x.shape) == 2 else build("Unsqueeze", x, build.ints([0]))
-
-
 # ---------------------------------------------------------------------- version 5
 
 
@@ -139,8 +134,8 @@ def _forest(node: Node, attributes: dict[str, Any]) -> Forest:
         if mode == MEMBER:
             _put_set(node, forest, sets)
     for place, (target, weight) in enumerate(zip(attributes["leaf_targetids"], weights, strict=True)):
-        forest.nodes.append([LEAF, 0, 0, place, place + 1, 0, 0])
-        forest.splits.append(0.0)
+        forest.add(LEAF, 0, 0, 0.0)
+        forest.nodes[-1][3:5] = [place, place + 1]
         forest.targets.append(target)
         forest.weights.append(weight)
     forest.roots = [forest.nodes[r][3] if r in degenerate else r for r in attributes["tree_roots"]]
@@ -184,8 +179,7 @@ def _older(node: Node, kind: str) -> Forest:
     for (tree, _), mode, track, feature, value, yes, no in zip(keys, *columns, *ends, strict=True):
         mode = mode.removeprefix("BRANCH_")
         if mode == "LEAF":
-            forest.nodes.append([LEAF, 0, 0, 0, 0, 0, 0])
-            forest.splits.append(0.0)
+            forest.add(LEAF, 0, 0, 0.0)
             continue
         if mode not in COMPARISONS[:MEMBER]:
             raise ModelError(f"{node.describe()}: the mode {mode!r} is not one that ONNX knows")
@@ -235,8 +229,7 @@ def tree_regressor(build: Builder, node: Node) -> Value:
     forest.check(node, targets)
     scores = forest.build(build, x, targets, attributes.get("aggregate_function", "SUM"))
     scores = _with_base(build, scores, numbers(attributes, "base_values"))
-    scores = transformed(build, node, scores, attributes.get("post_transform", "NONE"))
-    return build("Cast", scores, to=DType.FLOAT32.onnx)
+    return finished(build, node, scores)
 
 
 @becomes("TreeEnsembleClassifier", domain=DOMAIN)
@@ -260,4 +253,4 @@ def tree_classifier(build: Builder, node: Node) -> list[Value]:
             by_complement = transform == "PROBIT" or (transform == "NONE" and is_probability)
             scores = doubled(build, scores, by_complement=by_complement)
     labels = chosen_labels(build, node, "classlabels_int64s", places)
-    return [labels, build("Cast", transformed(build, node, scores, transform), to=DType.FLOAT32.onnx)]
+    return [labels, finished(build, node, scores)]

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <unistd.h>
 
-#include "partita.h"
+#include "partita_kernel.h"
 
 #define PARTITA_WORDS 624
 #define PARTITA_SHIFT 397
@@ -62,8 +62,7 @@ static inline double partita_uniform(partita_generator *generator) {
     return (high * 67108864.0 + low) / 9007199254740992.0;
 }
 
-static inline void partita_draw_uniform(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                        int64_t has_seed, int64_t seed, int64_t count, double *y) {
+static inline void partita_draw_uniform(PARTITA_ROUTINE, int64_t has_seed, int64_t seed, int64_t count, double *y) {
     partita_generator generator;
     if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
         return;
@@ -71,8 +70,7 @@ static inline void partita_draw_uniform(const partita_call *call, int32_t *statu
         y[index] = partita_uniform(&generator);
 }
 
-static inline void partita_draw_normal(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                       int64_t has_seed, int64_t seed, int64_t count, double *y) {
+static inline void partita_draw_normal(PARTITA_ROUTINE, int64_t has_seed, int64_t seed, int64_t count, double *y) {
     partita_generator generator;
     if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
         return;

@@ -23,6 +23,22 @@
 #define PARTITA_INTEGER(name, type, bits, is_negative)                                                            \
     static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
     static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
+    static inline type partita_abs_##name(type a) { return is_negative(a) ? (type)(0 - (uint64_t)a) : a; }        \
+    static inline type partita_sign_##name(type a) { return (type)((a > 0) - is_negative(a)); }                   \
+    static inline type partita_div_##name(type a, type b) {                                                       \
+        return b == 0 ? 0 : is_negative(b) && b == (type)-1 ? (type)(0 - (uint64_t)a) : (type)(a / b);            \
+    }                                                                                                             \
+    static inline type partita_fmod_##name(type a, type b) {                                                      \
+        return b == 0 || (is_negative(b) && b == (type)-1) ? 0 : (type)(a % b);                                   \
+    }                                                                                                             \
+    static inline type partita_mod_##name(type a, type b) {                                                       \
+        type rest = partita_fmod_##name(a, b);                                                                    \
+        return rest != 0 && is_negative(rest) != is_negative(b) ? (type)(rest + b) : rest;                        \
+    }                                                                                                             \
+    static inline type partita_floordiv_##name(type a, type b) {                                                  \
+        type is_above = partita_fmod_##name(a, b) != 0 && is_negative(a) != is_negative(b);                       \
+        return (type)(partita_div_##name(a, b) - is_above);                                                       \
+    }                                                                                                             \
     static inline type partita_shift_left_##name(type a, type b) {                                                \
         return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
     }                                                                                                             \
@@ -41,40 +57,14 @@
         return result;                                                                                            \
     }
 
-#define PARTITA_SIGNED(name, type, bits)                                                                          \
-    PARTITA_INTEGER(name, type, bits, PARTITA_IS_NEGATIVE)                                                        \
-    static inline type partita_div_##name(type a, type b) {                                                       \
-        return b == 0 ? 0 : b == -1 ? (type)(0 - (uint64_t)a) : (type)(a / b);                                    \
-    }                                                                                                             \
-    static inline type partita_fmod_##name(type a, type b) { return b == 0 || b == -1 ? 0 : (type)(a % b); }      \
-    static inline type partita_mod_##name(type a, type b) {                                                       \
-        type rest = partita_fmod_##name(a, b);                                                                    \
-        return rest != 0 && (rest < 0) != (b < 0) ? (type)(rest + b) : rest;                                      \
-    }                                                                                                             \
-    static inline type partita_floordiv_##name(type a, type b) {                                                  \
-        type quotient = partita_div_##name(a, b);                                                                 \
-        return b != 0 && b != -1 && a % b != 0 && (a < 0) != (b < 0) ? (type)(quotient - 1) : quotient;           \
-    }                                                                                                             \
-    static inline type partita_abs_##name(type a) { return a < 0 ? (type)(0 - (uint64_t)a) : a; }                 \
-    static inline type partita_sign_##name(type a) { return (type)((a > 0) - (a < 0)); }
-
-#define PARTITA_UNSIGNED(name, type, bits)                                                                        \
-    PARTITA_INTEGER(name, type, bits, PARTITA_NEVER)                                                              \
-    static inline type partita_div_##name(type a, type b) { return b == 0 ? 0 : (type)(a / b); }                  \
-    static inline type partita_fmod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                 \
-    static inline type partita_mod_##name(type a, type b) { return b == 0 ? 0 : (type)(a % b); }                  \
-    static inline type partita_floordiv_##name(type a, type b) { return partita_div_##name(a, b); }               \
-    static inline type partita_abs_##name(type a) { return a; }                                                   \
-    static inline type partita_sign_##name(type a) { return a > 0; }
-
-PARTITA_SIGNED(int8, int8_t, 8)
-PARTITA_SIGNED(int16, int16_t, 16)
-PARTITA_SIGNED(int32, int32_t, 32)
-PARTITA_SIGNED(int64, int64_t, 64)
-PARTITA_UNSIGNED(uint8, uint8_t, 8)
-PARTITA_UNSIGNED(uint16, uint16_t, 16)
-PARTITA_UNSIGNED(uint32, uint32_t, 32)
-PARTITA_UNSIGNED(uint64, uint64_t, 64)
+PARTITA_INTEGER(int8, int8_t, 8, PARTITA_IS_NEGATIVE)
+PARTITA_INTEGER(int16, int16_t, 16, PARTITA_IS_NEGATIVE)
+PARTITA_INTEGER(int32, int32_t, 32, PARTITA_IS_NEGATIVE)
+PARTITA_INTEGER(int64, int64_t, 64, PARTITA_IS_NEGATIVE)
+PARTITA_INTEGER(uint8, uint8_t, 8, PARTITA_NEVER)
+PARTITA_INTEGER(uint16, uint16_t, 16, PARTITA_NEVER)
+PARTITA_INTEGER(uint32, uint32_t, 32, PARTITA_NEVER)
+PARTITA_INTEGER(uint64, uint64_t, 64, PARTITA_NEVER)
 PARTITA_INTEGER(bool, uint8_t, 1, PARTITA_NEVER)
 
 /* Sub-byte integers live in a byte; results keep their low bits. */

@@ -2,6 +2,7 @@
 #ifndef PARTITA_TEXT_H
 #define PARTITA_TEXT_H
 
+#include "partita_kernel.h"
 #include "partita_strings.h"
 
 /* ------------------------------------------------------------------ UTF-8 */
@@ -63,9 +64,8 @@ static inline int partita_int64_order(int64_t a, int64_t b) { return (a > b) - (
         }                                                                                                         \
         return count;                                                                                             \
     }                                                                                                             \
-    static inline void partita_find_##name(const partita_call *call, int32_t *status, int64_t begin, int64_t end, \
-                                           const type *x, const type *keys, int64_t count, int64_t *y) {          \
-        (void)call, (void)status;                                                                                 \
+    static inline void partita_find_##name(PARTITA_ROUTINE, const type *x, const type *keys, int64_t count,       \
+                                           int64_t *y) {                                                          \
         for (int64_t index = begin; index < end; ++index)                                                         \
             y[index] = partita_place_##name(x[index], keys, count);                                               \
     }
@@ -109,9 +109,8 @@ static inline int partita_next_piece(partita_string x, partita_string delimiter,
     return 1;
 }
 
-static inline void partita_count_pieces(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                        const partita_string *x, partita_string delimiter, int64_t most, int64_t *counts) {
-    (void)call, (void)status;
+static inline void partita_count_pieces(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
+                                        int64_t *counts) {
     for (int64_t index = begin; index < end; ++index) {
         partita_string piece;
         int64_t place = 0, left = most;
@@ -121,10 +120,8 @@ static inline void partita_count_pieces(const partita_call *call, int32_t *statu
     }
 }
 
-static inline void partita_split_strings(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                         const partita_string *x, partita_string delimiter, int64_t most, int64_t room,
-                                         partita_string *pieces) {
-    (void)call, (void)status;
+static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
+                                         int64_t room, partita_string *pieces) {
     for (int64_t index = begin; index < end; ++index) {
         int64_t place = 0, left = most;
         for (int64_t column = 0; column < room; ++column)
@@ -163,17 +160,16 @@ static inline partita_string partita_changed(const partita_call *call, int32_t *
     return (partita_string){text, bytes};
 }
 
-static inline void partita_change_case(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                       const partita_string *x, const int32_t *rows, int64_t count, partita_string *y) {
+static inline void partita_change_case(PARTITA_ROUTINE, const partita_string *x, const int32_t *rows, int64_t count,
+                                       partita_string *y) {
     for (int64_t index = begin; index < end; ++index)
         y[index] = partita_changed(call, status, x[index], rows, count);
 }
 
 /* The strings that are none of the sorted stop words come first; their number, at least one. */
-static inline void partita_drop_words(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                      const partita_string *x, int64_t length, const partita_string *stopwords,
-                                      int64_t stopword_count, const int32_t *rows, int64_t row_count, partita_string *y,
-                                      int64_t *count) {
+static inline void partita_drop_words(PARTITA_ROUTINE, const partita_string *x, int64_t length,
+                                      const partita_string *stopwords, int64_t stopword_count, const int32_t *rows,
+                                      int64_t row_count, partita_string *y, int64_t *count) {
     if (begin == end)
         return;
     int64_t kept = 0;
@@ -279,9 +275,8 @@ static inline bool partita_matches(partita_string x, const int32_t *program, int
     return false;
 }
 
-static inline void partita_match_program(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                         const partita_string *x, const int32_t *program, int64_t count, const int32_t *ranges,
-                                         bool *y) {
+static inline void partita_match_program(PARTITA_ROUTINE, const partita_string *x, const int32_t *program, int64_t count,
+                                         const int32_t *ranges, bool *y) {
     const int64_t steps = count * (int64_t)sizeof(int64_t); /* then the lists of places, and the stack */
     char *memory = partita_string_make(call, status, 2 * steps + 4 * count * (int64_t)sizeof(int32_t));
     if (!memory)

@@ -1,12 +1,14 @@
-/* partita_trees.h: ensembles of decision trees, row by row; probabilities of classes from those of pairs. A node is seven numbers: the comparison, whether NaN counts as
- * true, the feature, where to go if it holds, where if not, the place and the size of a set. A leaf names a range of weights. */
+/* partita_trees.h: ensembles of decision trees, row by row; probabilities of classes from those of pairs.
+ *
+ * A node is seven numbers: the comparison, whether NaN counts as true, the feature, where to go if it holds, where if not,
+ * the place and the size of a set. A leaf names a range of weights. */
 #ifndef PARTITA_TREES_H
 #define PARTITA_TREES_H
 
 #include <math.h>
 #include <stdint.h>
 
-#include "partita.h"
+#include "partita_kernel.h"
 
 enum { PARTITA_LEQ, PARTITA_LT, PARTITA_GTE, PARTITA_GT, PARTITA_EQ, PARTITA_NEQ, PARTITA_MEMBER, PARTITA_LEAF };
 enum { PARTITA_AVERAGE, PARTITA_SUM, PARTITA_MIN, PARTITA_MAX };
@@ -37,9 +39,9 @@ enum { PARTITA_AVERAGE, PARTITA_SUM, PARTITA_MIN, PARTITA_MAX };
         return low < node[6] && set[low] == value;                                                                \
     }                                                                                                             \
     static inline void partita_tree_ensemble_##name(                                                              \
-        const partita_call *call, int32_t *status, int64_t begin, int64_t end, const type *x, int64_t columns,    \
-        int64_t least, const int32_t *nodes, const type *splits, const type *members, const int32_t *targets,     \
-        const type *weights, const int32_t *roots, int64_t trees, int64_t target_count, int64_t aggregate, type *y) { \
+        PARTITA_ROUTINE, const type *x, int64_t columns, int64_t least, const int32_t *nodes, const type *splits, \
+        const type *members, const int32_t *targets, const type *weights, const int32_t *roots, int64_t trees,    \
+        int64_t target_count, int64_t aggregate, type *y) {                                                       \
         if (columns < least) {                                                                                    \
             const int32_t failed = call->services->fail(call, PARTITA_ERROR_SHAPE,                                \
                                                         "trees look at %lld features, but there are %lld",        \
@@ -116,9 +118,7 @@ static inline double partita_excess(const double *pairs, int64_t classes, int64_
 }
 
 /* One class after the other is given the share that makes the form least, until all slopes agree. */
-static inline void partita_couple_pairs(const partita_call *call, int32_t *status, int64_t begin, int64_t end,
-                                        const double *pairs, int64_t classes, double *y) {
-    (void)call, (void)status;
+static inline void partita_couple_pairs(PARTITA_ROUTINE, const double *pairs, int64_t classes, double *y) {
     const int64_t rounds = classes > 100 ? classes : 100;
     for (int64_t row = begin; row < end; ++row) {
         const double *own = pairs + row * (classes * (classes - 1) / 2);
