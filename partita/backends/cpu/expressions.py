@@ -186,9 +186,11 @@ class ExpressionPrinter:
         kind, sign = register_type(expression.dtype), ">" if expression.combine == "max" else "<"
         inner.write(f"const {kind} {term} = {self.render(expression.body, inner)};")
         inner.write(f"{total} = {term} {sign} {total} ? {term} : {total};")
-        inner.write(f"{seen} |= {term} != {term};")
+        limit = self.render(expression.initial, scope)
+        inner.write(f"{seen} |= ({term} != {term}) | PARTITA_BEYOND({term} {sign} {limit});")
         self.close_loops(expression.axes, scope)
-        scope.write(f"if ({seen})")
+        scope.write(f"{total} = PARTITA_IS_NONE_BEYOND({seen}) ? {limit} : {total};")
+        scope.write(f"if ({seen} & 1)")
         scope.write(f"    {total} = ({kind})NAN;")
         return total
 

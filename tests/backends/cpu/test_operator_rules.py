@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
 from batch import Batch
+from harness import BUILD
 
 import partita
 from partita.errors import ExecutionError, InputError, ModelError, ShapeError
 
 NAN, INF = np.nan, np.inf
+COMPILERS = ["", *([f"{sys.executable} -m ziglang cc"] if importlib.util.find_spec("ziglang") else [])]
 
 
 def results(text, inputs, weights=None, outputs=("y",)):
@@ -35,6 +41,19 @@ def test_nan_is_the_largest_and_comes_once():
     unique = results("y, i, j, c = Unique(x)", {"x": x}, {}, "yijc")
     np.testing.assert_array_equal(unique[0], [-INF, 1, 3, INF, NAN])
     assert unique[1:] == [[4, 0, 2, 5, 1], [1, 4, 2, 4, 0, 3, 2], [1, 1, 2, 1, 2]]
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_extremes_where_nothing_is_finite(compiler):
+    """Also with Clang, whose vectorized maximum begins at the lowest finite number."""
+    x = np.array([[-INF] * 9, [INF] * 9, [*[-INF] * 8, NAN], [*[-INF] * 8, -3e38]], np.float32)
+    for kind in (np.float32, np.float64, np.float16):
+        batch = Batch(opset=27)
+        batch.add("y = ReduceMax(x, a); z = ReduceMin(x, a)", {"x": x.astype(kind)}, {"a": np.array([1])}, "yz")
+        found = batch.compile(replace(BUILD, cc=compiler)).run(batch.inputs)
+        with np.errstate(over="ignore"):
+            np.testing.assert_array_equal(found["n0_y"], x.astype(kind).max(1, keepdims=True))
+            np.testing.assert_array_equal(found["n0_z"], x.astype(kind).min(1, keepdims=True))
 
 
 def test_zeros_are_equal_whatever_their_sign():

@@ -12,6 +12,16 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Clang's parts of an OpenMP maximum begin at the lowest finite number: where nothing was beyond the limit that the loop
+ * began at, the result is that limit. */
+#ifdef __clang__
+#define PARTITA_BEYOND(test) ((test) << 1)
+#define PARTITA_IS_NONE_BEYOND(seen) (!((seen) & 2))
+#else
+#define PARTITA_BEYOND(test) 0
+#define PARTITA_IS_NONE_BEYOND(seen) 0
+#endif
+
 /* ------------------------------------------------------------------ integers */
 
 /* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
