@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import machine, zoo
 from benchmarks.extras import MissingExtraError
-from benchmarks.peers import RUNNERS, Inputs, Runner
+from benchmarks.peers import RUNNERS, Inputs, Partita, Runner
 
 OURS = "partita"
 
@@ -145,6 +145,7 @@ def installed(names: Sequence[str]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
     options = _options(arguments)
+    Partita.fast_math = tuple(options.fast_math)
     versions = installed(options.runners)
     names = list(versions)
     title = f"{machine.describe()}; {options.threads} threads; " + ", ".join(f"{n} {v}" for n, v in versions.items())
@@ -174,6 +175,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7, help="turns of every runner (default 7)")
     parser.add_argument("--seconds", type=float, default=0.3, help="length of a turn (default 0.3)")
+    parser.add_argument(
+        "--fast-math", action="append", default=[], metavar="ALGORITHM", help="what Partita may use: strassen"
+    )
     parser.add_argument("--json", metavar="FILE", help="write every turn's figure to a file")
     return parser.parse_args(arguments)
 

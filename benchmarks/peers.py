@@ -48,13 +48,14 @@ class Partita(Runner):
 
     name = "partita"
     package = "partita"
+    fast_math: ClassVar[tuple[str, ...]] = ()  # what `compile` is allowed
 
     def __init__(self, path: Path, inputs: Inputs, threads: int) -> None:
         import partita
 
         self.folder = tempfile.TemporaryDirectory(prefix="partita-benchmark-")
         artifact = Path(self.folder.name) / "model.so"
-        partita.compile(path).export_library(artifact)
+        partita.compile(path, fast_math=self.fast_math).export_library(artifact)
         self.module = partita.load_module(artifact, threads=threads)
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from partita.backends import discovery
-from partita.backends.base import Backend
+from partita.backends.base import FAST_MATH, Backend
 from partita.backends.source import identifier
 from partita.errors import BackendError, PartitaError
 from partita.ir.graph import Graph
@@ -32,6 +32,7 @@ def compile(
     *,
     name: str | None = None,
     build: BuildOptions | None = None,
+    fast_math: Collection[str] = (),
     dump: Path | None = None,
 ) -> MetadataModule:
     """Compiles an ONNX model.
@@ -42,6 +43,7 @@ def compile(
         shapes: fixes input shapes, by name: a number fixes a dimension, a text names a symbolic one, None leaves it.
         name: what symbols and files are named after; the file's or the graph's name if not given.
         build: the C compiler, its target and its flags.
+        fast_math: faster algorithms with larger errors: "strassen" for large matrix products by known weights.
         dump: a folder for every intermediate graph, as .onnx and as text.
 
     Returns:
@@ -50,15 +52,21 @@ def compile(
     Raises:
         ModelError, ShapeError: the model is malformed, or its shapes contradict each other.
         UnsupportedOperatorError: some nodes run on no backend; the message lists all of them.
-        BackendError: a target is unknown or lacks what it needs on this machine.
+        BackendError: a target, or an algorithm of `fast_math`, is unknown, or lacks what it needs on this machine.
     """
     build = build or BuildOptions()
+    unknown = sorted(set(fast_math).difference(FAST_MATH))
+    if unknown:
+        raise BackendError(
+            f"fast_math has no {', '.join(map(repr, unknown))}; there is {', '.join(map(repr, FAST_MATH))}"
+        )
     backends = discovery.backends(targets)
     for backend in backends:
         backend.mcpu = build.mcpu
+        backend.fast_math = frozenset(fast_math)
     graph = read_onnx(model, shapes)
     symbol = identifier(name or _default_name(model, graph))
-    recall = Recall(graph, symbol, shapes or {}, build) if not targets and dump is None else None
+    recall = Recall(graph, symbol, shapes or {}, build, fast_math) if not targets and dump is None else None
     recalled = recall.get() if recall else None
     if recalled is not None:
         return recalled

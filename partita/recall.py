@@ -15,7 +15,7 @@ import hashlib
 import pickle
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,19 @@ class Recall:
     """The place in the cache of what one model is compiled to, where there is such a place."""
 
     def __init__(
-        self, graph: Graph, symbol: str, shapes: Mapping[str, Sequence[int | str | None]], build: BuildOptions
+        self,
+        graph: Graph,
+        symbol: str,
+        shapes: Mapping[str, Sequence[int | str | None]],
+        build: BuildOptions,
+        fast_math: Collection[str] = (),
     ) -> None:
-        """Finds the place for `graph`, as it was read: what its backends are must follow from `build`."""
+        """Finds the place for `graph`, as it was read: what its backends are must follow from the options."""
         self.build = build
         self.cache = user_cache() if build.cache and graph.digest else None
         self.parameters = {value.name: parameter for value, parameter in graph.parameters.items()}
-        options = repr((sorted((name, tuple(sizes)) for name, sizes in shapes.items()), symbol, replace(build, jobs=0)))
+        sizes = sorted((name, tuple(sizes)) for name, sizes in shapes.items())
+        options = repr((sizes, symbol, replace(build, jobs=0), sorted(fast_math)))
         self.key = content_key("model", graph.digest, options, _environment()) if self.cache else ""
 
     def get(self) -> MetadataModule | None:

@@ -26,12 +26,16 @@ class Availability:
     detail: str
 
 
+FAST_MATH = ("strassen",)  # faster algorithms that a user may allow, whose errors are larger
+
+
 class Backend(ABC):
     """One accelerator, kernel library, engine, or the host."""
 
     name: str
     composites: tuple[Composite, ...] = ()
     mcpu: str = "native"  # the processor that the code is for, as the C compiler's -march names it
+    fast_math: frozenset[str] = frozenset()  # which of `FAST_MATH` the user allows
 
     def probe(self) -> Availability:
         """Looks for headers, libraries and instruction sets."""
@@ -70,4 +74,4 @@ class Backend(ABC):
         a time, the host all of its regions."""
 
 
-__all__ = ["Accept", "Availability", "Backend", "Claim", "Composite", "Reject"]
+__all__ = ["FAST_MATH", "Accept", "Availability", "Backend", "Claim", "Composite", "Reject"]

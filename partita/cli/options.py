@@ -48,6 +48,13 @@ def add_compile_options(parser: argparse.ArgumentParser) -> None:
         help="the processor to compile for, as in -march= (default: %(default)s, this machine's); "
         "x86-64-v3 for most others",
     )
+    group.add_argument(
+        "--fast-math",
+        action="append",
+        default=[],
+        metavar="ALGORITHM",
+        help="a faster algorithm with larger errors; repeat it for several: strassen, for large matrix products",
+    )
     group.add_argument("--no-cache", action="store_true", help="compile everything anew, and keep nothing of it")
 
 
@@ -114,6 +121,7 @@ def compiled(options: argparse.Namespace, path: Path) -> MetadataModule:
             dict(options.shape),
             name=getattr(options, "name", None),
             build=build_options(options),
+            fast_math=options.fast_math,
             dump=getattr(options, "dump_dir", None),
         )
 

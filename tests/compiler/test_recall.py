@@ -94,8 +94,9 @@ def test_values_that_the_compiler_looked_at_are_compared(tmp_path, compiled, ext
         {"build": partita.BuildOptions(optimization="-O0", cache=False)},
         {"shapes": {"x": ("batch", 100)}},
         {"targets": ["reference"]},
+        {"fast_math": ["strassen"]},
     ],
-    ids=["name", "mcpu", "no cache", "shapes", "targets"],
+    ids=["name", "mcpu", "no cache", "shapes", "targets", "fast math"],
 )
 def test_other_options_are_compiled_anew(tmp_path, compiled, options):
     text = TEXT.replace("[2,100]", "[K,100]").replace("[N,M]", "[N,6]").replace("y = Reshape (c, shape)", "y = Abs (c)")

@@ -32,7 +32,7 @@ class CpuBackend(Backend):
         return Accept() if problem is None else Reject(problem)
 
     def lower(self, body: Graph) -> None:
-        lower.lower(body, target_of(self.mcpu))
+        lower.lower(body, target_of(self.mcpu), self.fast_math)
 
     def views(self, node: Node) -> Mapping[int, int]:
         return {0: 0} if is_view(node) else {}

@@ -122,6 +122,14 @@ def packed_product(node: Node) -> Computation:
     return compute((*x.shape[:-1], node.attributes["columns"]), body)
 
 
+@computes("StrassenMatMul", domain=DOMAIN)
+def strassen_product(node: Node) -> Computation:
+    """`x [..., K]` by a matrix `[K, N]` of which seven sums of quarters are packed, `[P, 7, K / 2, V, B]`, as
+    `strassen.weights` makes them. Attribute `columns` is N. The expression says the shape alone."""
+    x = node.operand(0)
+    return compute((*x.shape[:-1], node.attributes["columns"]), lambda *i: load(x, *i[:-1], 0))
+
+
 @computes("WinogradConv", domain=DOMAIN)
 def winograd_convolution(node: Node) -> Computation:
     """A 3x3 convolution of stride 1 by tiles of `tile` x `tile` outputs. Its weights are transformed when they are
@@ -143,7 +151,7 @@ def is_blocked_kernel(node: Node) -> bool:
 
 
 def is_packed_product(node: Node) -> bool:
-    return node.domain == DOMAIN and node.op_type == "PackedMatMul"
+    return node.domain == DOMAIN and node.op_type in ("PackedMatMul", "StrassenMatMul")
 
 
 def is_pool(node: Node) -> bool:

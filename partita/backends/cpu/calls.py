@@ -133,7 +133,7 @@ def _operands(kernel: Kernel) -> list[Value]:
 def operations(node: Node) -> int:
     """Additions and multiplications of a node's definition; one for each element where it is no sum of products."""
     elements = sum(dims.typical(dims.product(value.shape)) for value in node.outputs)
-    if node.op_type in ("MatMul", "Gemm", "PackedMatMul"):
+    if node.op_type in ("MatMul", "Gemm", "PackedMatMul", "StrassenMatMul"):
         depth = node.operand(0).shape[0 if node.attributes.get("transA", 0) else -1]
         return 2 * elements * dims.typical(depth)
     if not node.op_type.endswith("Conv"):

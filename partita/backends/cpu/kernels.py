@@ -9,6 +9,7 @@ from partita.backends.cpu import (
     packed_product,
     procedures,
     routines,
+    strassen_product,
     winograd,
 )
 from partita.backends.cpu.blocked_operators import is_blocked_kernel, is_packed_product, is_pool
@@ -49,6 +50,8 @@ def workspace(node: Node) -> Dim:
     first = members(node)[0]
     if first.op_type == "WinogradConv":
         return winograd.workspace(first)
+    if first.op_type == "StrassenMatMul":
+        return strassen_product.workspace(first)
     if is_blocked_kernel(first):
         return blocked_convolution.workspace(first)
     if packed_product.is_product(first):
@@ -72,6 +75,8 @@ def write_kernel(node: Node, writer: KernelWriter) -> Kernel:
         return blocked_convolution.GatheredKernel(node, writer).write()
     if is_blocked_kernel(first):
         return blocked_convolution.DirectKernel(node, writer).write()
+    if first.op_type == "StrassenMatMul":
+        return strassen_product.StrassenKernel(node, writer).write()
     if is_packed_product(first):
         return packed_product.ProductKernel(node, writer).write()
     if packed_product.is_product(first):

@@ -21,15 +21,15 @@ from partita.passes.decompose import decompose, has_expression
 from partita.passes.fuse import Fusion, fuse
 
 
-def lower(body: Graph, target: Target) -> None:
+def lower(body: Graph, target: Target, fast_math: frozenset[str] = frozenset()) -> None:
     """Rewrites a region in place, for a kind of processor."""
     decompose(body)
     for node in filter(is_control, body.nodes):
         share_parameters(body, node)
         for inner in bodies(node).values():
-            lower(inner, target)
+            lower(inner, target, fast_math)
         separate_outputs(node)
-    pack_products(body, target.block)
+    pack_products(body, target.block, fast_math)
     assign_layouts(body, target.block)
     fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
 

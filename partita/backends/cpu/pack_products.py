@@ -4,11 +4,12 @@
     after:  p = PackedMatMul (x, packed w); y = Add (p, c)
 
 The left operand may have any number of rows, one known at run time too. What a Gemm adds becomes the kernel's epilogue
-again when operators are fused.
+again when operators are fused. Where the user allows it, large products are Strassen's (`strassen.py`).
 """
 
 from __future__ import annotations
 
+from partita.backends.cpu import strassen
 from partita.backends.cpu.blocked_operators import DOMAIN, block_count
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -19,11 +20,11 @@ from partita.ir.types import DType
 FEW = 4  # rows: below, a tile has more blocks of columns, so that there are sums enough to overlap
 
 
-def pack_products(graph: Graph, block: int) -> bool:
+def pack_products(graph: Graph, block: int, fast_math: frozenset[str] = frozenset()) -> bool:
     """Rewrites the products of a region in place, for blocks of `block` columns."""
     packable = [node for node in graph.nodes if _is_packable(node)]
     for node in packable:
-        graph.replace_node(node, [_packed(graph, node, block)])
+        graph.replace_node(node, [_packed(graph, node, block, "strassen" in fast_math)])
     return bool(packable)
 
 
@@ -37,7 +38,7 @@ def _is_packable(node: Node) -> bool:
     return known and depends_on_parameters(b) and not depends_on_parameters(a)
 
 
-def _packed(graph: Graph, node: Node, block: int) -> Value:
+def _packed(graph: Graph, node: Node, block: int, may_regroup: bool) -> Value:
     build = Builder(graph, node.name)
     a, b = node.operand(0), node.operand(1)
     is_gemm = node.op_type == "Gemm"
@@ -48,7 +49,15 @@ def _packed(graph: Graph, node: Node, block: int) -> Value:
     alpha = float(node.attributes.get("alpha", 1.0)) if is_gemm else 1.0
     if alpha != 1.0:
         b = build("Mul", b, build.scalar(alpha, b))
-    result = build("PackedMatMul", a, pack(build, b, block, _panels(a, b, block)), domain=DOMAIN, columns=b.shape[1])
+    panels = _panels(a, b, block)
+    if may_regroup and strassen.is_worth_it(a, b, block * panels):
+        parts = [
+            build("Unsqueeze", pack(build, part, block, panels), build.ints([1])) for part in strassen.weights(build, b)
+        ]
+        w = build("Concat", *parts, axis=1)
+        result = build("StrassenMatMul", a, w, domain=DOMAIN, columns=b.shape[1])
+    else:
+        result = build("PackedMatMul", a, pack(build, b, block, panels), domain=DOMAIN, columns=b.shape[1])
     addend = node.input(2) if is_gemm else None
     if addend is None:
         return result

@@ -77,7 +77,7 @@ class ProductKernel:
 
     def write(self) -> Kernel:
         writer = self.writer
-        pixels = self._tile_rows()
+        pixels = self.tile_rows(self.rows)
         tiles, together = dims.ceil_div(self.rows, pixels), self._tiles_together(pixels)
         groups = Axis("group", dims.ceil_div(tiles, together))
         panel, tile = Axis("panel", block_count(self.columns, self.width)), Axis("tile", together)
@@ -102,7 +102,7 @@ class ProductKernel:
         scope.write(f"const partita_window window = {{{fields}}};")
         scope.write(f"float sums[{pixels * self.width}] __attribute__((aligned(64)));")
         self._write_sums(scope, Tile(pixels, self.panels, step, self.depth), tile, together)
-        self._write_store(scope, panel)
+        self.write_store(scope, f"{panel} * {self.width}")
 
     def _tiles_together(self, pixels: int) -> int:
         """Tiles that go through all panels before the next ones: their rows stay in the cache meanwhile."""
@@ -144,16 +144,15 @@ class ProductKernel:
     def ahead(self, tile: Tile, together: int) -> Ahead:
         return weights_ahead(tile, self.block, self.depth * self.width, together)
 
-    def _tile_rows(self) -> int:
+    def tile_rows(self, rows: dims.Dim) -> int:
         """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
         most = self.writer.target.sums // self.panels
-        if not dims.is_static(self.rows):
+        if not dims.is_static(rows):
             return most
-        rows = max(int(self.rows), 1)
-        return -(-rows // -(-rows // most))
+        return -(-max(int(rows), 1) // -(-max(int(rows), 1) // most))
 
-    def _write_store(self, scope: Scope, panel: str) -> None:
-        """Stores the tile, row by row."""
+    def write_store(self, scope: Scope, start: str, first: str = "first") -> None:
+        """Stores the tile `sums`, whose top left element is at row `first` and column `start`, row by row."""
         writer, printer, width = self.writer, self.writer.printer, self.width
         form, body = store_form(self.result.axes, self.value.shape), self.result.body
         nest = LoopNest(self.result.axes[len(self.batch) : -1], [body], [form])
@@ -163,14 +162,14 @@ class ProductKernel:
         printer.axis_names[self.result.axes[-1]] = "column"
         printer.count(body)
         whole = self.columns % width == 0
-        scope.write(f"const int64_t start = {panel} * {width};")
+        scope.write(f"const int64_t start = {start};")
         if not whole:
             scope.write(f"const int64_t width = {self.columns} - start < {width} ? {self.columns} - start : {width};")
         scope.write("for (int64_t r = 0; r < rows; ++r) {")
         inner = scope.inner()
         inner.write(f"const float *cell = sums + r * {width};")
         if nest.loops:
-            inner.write("const int64_t row = first + r;")
+            inner.write(f"const int64_t row = {first} + r;")
         inner.write("#pragma omp simd")
         inner.write(f"for (int64_t c = 0; c < {width if whole else 'width'}; ++c) {{")
         cell = inner.inner()
@@ -251,7 +250,7 @@ class RunTimeProductKernel(ProductKernel):
 
     def _write_by_matrix(self) -> Kernel:
         """Each step computes a matrix, one panel of columns after the other, which it packs first."""
-        writer, pixels = self.writer, self._tile_rows()
+        writer, pixels = self.writer, self.tile_rows(self.rows)
         writer.uses_workspace = True
         tiles = dims.ceil_div(self.rows, pixels)
         products = dims.typical(self.rows) * self.columns * self.depth

@@ -26,6 +26,7 @@ NETWORKS = {
     "Winograd": ("c = Conv <pads = [1, 1, 1, 1]> (x, w); y = HardSwish(c)", (1, 64, 14, 14), (72, 64, 3, 3)),
     "pool": ("c = Conv(x, w); y = MaxPool <kernel_shape = [3, 3], strides = [2, 2]> (c)", (1, 5, 9, 9), (16, 5, 1, 1)),
     "product": ("y = MatMul(x, w)", (29, 37), (37, 70)),
+    "large product": ("y = MatMul(x, w)", (2, 20, 256), (256, 64)),
     "one row": ("y = MatMul(x, w)", (1, 67), (67, 65)),
     "batches": ("y = MatMul(x, w)", (3, 13, 9), (3, 9, 33)),
     "normalized": ("c = MatMul(x, w); y = Softmax(c)", (5, 9), (9, 31)),
@@ -60,6 +61,16 @@ def build_for(mcpu: str) -> partita.BuildOptions:
 def test_right_numbers_for_every_target(mcpu):
     networks = batch()
     networks.compare(networks.compile(build_for(mcpu)))
+
+
+@pytest.mark.parametrize("mcpu", ["x86-64-v3", "x86-64", ""])
+def test_right_numbers_for_every_target_by_strassen_s_products(mcpu):
+    networks = Batch()
+    text, x, w = NETWORKS["large product"]
+    networks.add(text, {"x": array(*x)}, {"w": array(*w, seed=1)})
+    module = partita.compile(networks.model(), name="batch", build=build_for(mcpu), fast_math=["strassen"])
+    assert any("StrassenMatMul" in source.text for source in module.sources())
+    networks.compare(module)
 
 
 @pytest.mark.parametrize(
