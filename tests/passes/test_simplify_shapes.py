@@ -95,6 +95,15 @@ def test_symbolic_sizes_become_dims():
     assert graph.nodes[0].attributes["dims"] == (-2 * N, -2 * M)
 
 
+def test_every_expression_of_symbolic_sizes_is_known():
+    graph = simplified("""model (float[N, M, 8] x) => (int64[4] y) {
+        s = Shape (x) p = ReduceProd <keepdims = 1> (s) i = Constant <value = int64[1] {2}> () t = Tile (p, i)
+        e = Shape <start = 0, end = 2> (x) c = Concat <axis = 0> (t, e) z = Neg (c) y = Abs (z)
+    }""")
+    assert operators(graph) == ["Dims", "Abs"]
+    assert graph.nodes[0].attributes["dims"] == (-8 * N * M, -8 * N * M, -N, -M)
+
+
 def test_reshape_keeps_what_it_can_and_infers_one():
     text = """model (float[N, M, 8] x) => (float[N, M, 2, 4] y) {
         s = Shape (x) i = Constant <value = int64[2] {0, 1}> () t = Gather (s, i)

@@ -13,7 +13,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis, required, required_ints
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
-from partita.ir.operators.older import attribute_to_input
+from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import computes, infers, keeps_type, performs, sized_by_data, upgrades
 from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
@@ -214,7 +214,7 @@ def bit_cast(node: Node) -> Computation:
 
 # ---------------------------------------------------------------------- older opsets
 
-attribute_to_input("TopK", before=10, attribute="k", index=1)
+attributes_to_inputs("TopK", before=10, k=1)
 
 
 @upgrades("Scatter", before=11)

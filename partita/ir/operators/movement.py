@@ -15,7 +15,7 @@ from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import compute, load, only, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.older import attribute_renamed, attribute_to_input, default_was
+from partita.ir.operators.older import attribute_renamed, attributes_to_inputs, default_was
 from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
@@ -353,14 +353,12 @@ def padded(
 
 # ---------------------------------------------------------------------- older opsets
 
-attribute_to_input("Reshape", before=5, attribute="shape", index=1)
-attribute_to_input("Squeeze", "Unsqueeze", before=13, attribute="axes", index=1)
-attribute_to_input("Slice", before=10, attribute="starts", index=1)
-attribute_to_input("Slice", before=10, attribute="ends", index=2)
-attribute_to_input("Slice", before=10, attribute="axes", index=3)
-attribute_to_input("Split", before=13, attribute="split", index=1)
+attributes_to_inputs("Reshape", before=5, shape=1)
+attributes_to_inputs("Squeeze", "Unsqueeze", before=13, axes=1)
+attributes_to_inputs("Slice", before=10, starts=1, ends=2, axes=3)
+attributes_to_inputs("Split", before=13, split=1)
 attribute_renamed("Pad", before=2, attribute="paddings", to="pads")
-attribute_to_input("Pad", before=11, attribute="pads", index=1)
+attributes_to_inputs("Pad", before=11, pads=1)
 default_was("Concat", before=4, axis=1)
 
 

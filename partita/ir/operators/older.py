@@ -13,14 +13,15 @@ from partita.ir.operators.registry import upgrades
 from partita.ir.types import DType
 
 
-def attribute_to_input(*names: str, before: int, attribute: str, index: int, shape: tuple[int, ...] = (-1,)) -> None:
-    """Integers that were an attribute became operand `index`."""
+def attributes_to_inputs(*names: str, before: int, is_scalar: bool = False, **places: int) -> None:
+    """Integers that were attributes became operands, at the places given for them: vectors, or scalars."""
 
     def step(build: Builder, node: Node) -> None:
-        content = node.attributes.pop(attribute, None)
-        if content is not None and content != ():
-            constant = build.constant(np.asarray(content, dtype=np.int64).reshape(shape), DType.INT64)
-            build.graph.set_input(node, index, constant)
+        for attribute, index in places.items():
+            content = node.attributes.pop(attribute, None)
+            if content is not None and content != ():
+                array = np.asarray(content, dtype=np.int64).reshape(() if is_scalar else (-1,))
+                build.graph.set_input(node, index, build.constant(array, DType.INT64))
 
     upgrades(*names, before=before)(step)
 

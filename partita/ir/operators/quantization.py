@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -21,20 +21,19 @@ def is_single(value: Value) -> bool:
     return all(map(dims.is_one, value.shape))
 
 
+def parameter(value: Value, i: Sequence[Expr], axis: int, block: int = 1) -> Expr:
+    """A scale or zero point for the element at `i`: one for all, one for each `block` of places on `axis`, or one for
+    each element, broadcast."""
+    if is_single(value):
+        return only(value)
+    place = [index // block if n == axis else index for n, index in enumerate(i)]
+    return broadcast_load(value, place) if len(value.shape) == len(i) and len(i) > 1 else load(value, place[axis])
+
+
 def _parameter(node: Node, x: Value) -> Place:
-    """How to read a scale or zero point for an element of `x`: one for all, one for each place on an axis, or one for
-    each block of places on it."""
-    block = node.attributes.get("block_size", 0)
-
-    def at(value: Value, i: tuple[Expr, ...]) -> Expr:
-        if is_single(value) and not block:
-            return only(value)
-        axis = axis_of(node, len(x.shape), 1)
-        if len(value.shape) == len(x.shape) and len(x.shape) > 1:
-            return load(value, *(index // block if n == axis else index for n, index in enumerate(i)))
-        return load(value, i[axis])
-
-    return at
+    """How to read the scale or zero point for an element of `x`."""
+    block = node.attributes.get("block_size", 0) or 1
+    return lambda value, i: parameter(value, i, 0 if is_single(value) else axis_of(node, len(x.shape), 1), block)
 
 
 def _wide(kind: DType) -> DType:
@@ -94,13 +93,7 @@ def _shifted(value: Value, zero: Value | None, axis: int) -> Callable[..., Expr]
 
     def element(*i: Expr) -> Expr:
         whole = cast(load(value, *i), DType.INT32)
-        if zero is None:
-            return whole
-        if is_single(zero):
-            return whole - cast(only(zero), DType.INT32)
-        if len(zero.shape) == len(value.shape) and len(zero.shape) > 1:
-            return whole - cast(broadcast_load(zero, i), DType.INT32)
-        return whole - cast(load(zero, i[axis]), DType.INT32)
+        return whole if zero is None else whole - cast(parameter(zero, i, axis), DType.INT32)
 
     return element
 

@@ -10,7 +10,7 @@ from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, 
 from partita.ir.formula import cast, highest, load, lowest, reduce, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.older import attribute_to_input
+from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Loops, Procedure, axes_of, current, store
 from partita.ir.types import DType, Type
@@ -140,8 +140,8 @@ def arg_extreme(node: Node) -> Computation:
     return Computation(tuple(a for n, a in enumerate(outer) if keep or n != axis), index)
 
 
-attribute_to_input("ReduceSum", before=13, attribute="axes", index=1)
-attribute_to_input(
+attributes_to_inputs("ReduceSum", before=13, axes=1)
+attributes_to_inputs(
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSumSquare", before=18, attribute="axes", index=1,
+    "ReduceSumSquare", before=18, axes=1,
 )  # fmt: skip

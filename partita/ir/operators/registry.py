@@ -6,7 +6,7 @@ A definition gives any of
 - `routine(node)`: the outputs, and their types, by one call of a function that a backend brings;
 - `infer(node)`: the output types, for operators that no expression describes;
 - `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
-- `propagate(node)`: the content of the output where it is made of dimensions (shape arithmetic);
+- `propagate(node)`: the content of a small output of sizes, where no expression tells it (`shape.content`);
 - `upgrades`: the steps from older opsets' meanings to the newest one;
 - `sized_by_data`: the operator in terms of others and of observed sizes, for operands that are expected to be known
   but depend on the inputs;

@@ -15,7 +15,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed, wide
 from partita.ir.operators.internal import DOMAIN, observe, vector_of
-from partita.ir.operators.older import attribute_to_input, default_was
+from partita.ir.operators.older import attributes_to_inputs, default_was
 from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data
 from partita.ir.types import DType, TensorType
 
@@ -264,4 +264,4 @@ def mel_weights(node: Node) -> Computation:
 # ---------------------------------------------------------------------- older opsets
 
 default_was("DFT", before=20, axis=1)
-attribute_to_input("DFT", before=20, attribute="axis", index=2, shape=())
+attributes_to_inputs("DFT", before=20, is_scalar=True, axis=2)

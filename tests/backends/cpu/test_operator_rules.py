@@ -92,6 +92,14 @@ def test_products_of_half_floats_are_rounded_once():
     assert results('y = Einsum <equation = "ij,ij->"> (x, w)', {"x": x}, {"w": x}) == [exact]
 
 
+def test_blocks_of_a_vector_have_a_scale_each():
+    x, scale = np.arange(4, dtype=np.int8), floats(1, 10)
+    text = "y = DequantizeLinear <axis = 0, block_size = 2> (x, s)"
+    assert results(text, {"x": x, "s": scale}) == [[0, 1, 20, 30]]
+    text = "y = QuantizeLinear <axis = 0, block_size = 2, output_dtype = 3> (x, s)"
+    assert results(text, {"x": floats(0, 1, 20, 30), "s": scale}) == [[0, 1, 2, 3]]
+
+
 def test_what_is_cut_from_an_odd_rest_lies_behind():
     assert results("y = CenterCropPad(x, s)", {"x": floats(1, 2, 3, 4)}, {"s": np.array([1])}) == [[2]]
     assert results("y = CenterCropPad(x, s)", {"x": floats(1, 2)}, {"s": np.array([5])}) == [[0, 1, 2, 0, 0]]
