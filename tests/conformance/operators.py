@@ -47,6 +47,7 @@ Every operator of the standard's domains in onnx {onnx.__version__}. The page is
 
 which compiles a model of one node for each version of an operator, and for each element type that its newest version
 allows. That results are right is shown elsewhere: by the ONNX suite ([conformance.md](conformance.md)) and the tests.
+What happens at the edges of numbers is in [semantics.md](semantics.md).
 
 - **versions**: the opsets that changed the operator. Those that are listed compile; nodes of older ones come to mean
   what the newest opset says, which the other columns are about.
