@@ -103,18 +103,23 @@ class Window:
         return any(not dims.is_static(pad) or pad != 0 for pad in (*self.begin, *self.end))
 
 
-def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: bool = False) -> Window:
-    """Reads the attributes shared by Conv and the pools; `ModelError` where they cannot be."""
-    rank = len(spatial)
-    strides = tuple(node.attributes.get("strides", (1,) * rank))
-    dilations = tuple(node.attributes.get("dilations", (1,) * rank))
+def geometry(node: Node, rank: int, kernel: Sequence[Dim]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Strides, dilations and pads of a window on `rank` spatial axes; `ModelError` where they cannot be."""
+    strides, dilations = (tuple(node.attributes.get(name, (1,) * rank)) for name in ("strides", "dilations"))
     pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
-    if len(strides) != rank or len(dilations) != rank or len(pads) != 2 * rank or len(kernel) != rank:
+    if {len(strides), len(dilations), len(kernel), len(pads) / 2} != {rank}:
         raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
     if any(dims.is_static(value) and value < 1 for value in (*strides, *dilations, *kernel)):
         raise ModelError(
             f"{node.describe()}: kernel {tuple(kernel)}, strides {strides} and dilations {dilations} must be positive"
         )
+    return strides, dilations, pads
+
+
+def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: bool = False) -> Window:
+    """Reads the attributes shared by Conv and the pools; `ModelError` where they cannot be."""
+    rank = len(spatial)
+    strides, dilations, pads = geometry(node, rank, kernel)
     automatic = node.attributes.get("auto_pad", "NOTSET")
     begin, end, output = [], [], []
     for n, dim in enumerate(spatial):

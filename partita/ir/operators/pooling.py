@@ -13,7 +13,7 @@ from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduc
 from partita.ir.formula import cast, compute, load, lowest, reduction, select, size, wide
 from partita.ir.graph import Node
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.contraction import Window, seen, sources, window
+from partita.ir.operators.contraction import Window, geometry, seen, sources, window
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.movement import all_within, indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
@@ -129,7 +129,7 @@ def _unpooled(node: Node) -> tuple[Dim, ...]:
     """The shape of what was pooled, as far as the attributes tell."""
     x, kernel = node.operand(0), node.attributes["kernel_shape"]
     rank = len(kernel)
-    strides, pads = node.attributes.get("strides", (1,) * rank), node.attributes.get("pads", (0,) * (2 * rank))
+    strides, _, pads = geometry(node, rank, kernel)
     spatial = [
         dims.simplified((dim - 1) * strides[n] - pads[n] - pads[n + rank] + kernel[n])
         for n, dim in enumerate(x.shape[2:])

@@ -32,12 +32,6 @@ def advance(value: Value, when: Expr | None = None) -> Store:
     return store(value, [], current(value) + 1, when)
 
 
-def filled(value: Value, axis: Axis, lead: Sequence[Expr | int], body: Expr) -> Store:
-    """`value[*lead, axis] = body` along an axis of its own."""
-    indices = tuple(literal(i, INT64) for i in (*lead, Index(axis)))
-    return Store((axis,), value, indices, body)
-
-
 # ---------------------------------------------------------------------- sorting
 
 
@@ -61,12 +55,11 @@ class Sorted:
         """What comes at a place once all is sorted."""
         return current(self.order, [current(self.side), place])
 
-    def start(self) -> tuple[Store, ...]:
+    def start(self) -> tuple[Store | Loops, ...]:
         """The places 0, 1, 2 ... in order."""
-        axis = Axis("n", self.longest + 1)
-        place = select(Index(axis) < size(self.longest), Index(axis), 0)
-        both = (filled(self.order, axis, [side], place) for side in (0, 1))
-        return (*both, store(self.side, [], 0))
+        n = over("n", self.longest + 1)
+        place = select(n < size(self.longest), n, 0)
+        return each([n], *(store(self.order, [side, n], place) for side in (0, 1))), store(self.side, [], 0)
 
     def sort(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Loops:
         """Sorts the first `count` places: `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
@@ -130,7 +123,7 @@ def top_k(node: Node) -> Procedure:
     axis = axis_of(node, len(x.shape), -1)
     rows = {n: Axis(f"i{n}", dim) for n, dim in enumerate(x.shape) if n != axis}
     length, most = x.shape[axis], node.output.shape[axis]
-    k, candidate = Axis("k", most), over("n", length)
+    k, candidate = over("k", most), over("n", length)
 
     def along(place: Expr) -> list[Expr]:
         return [place if n == axis else Index(rows[n]) for n in range(len(x.shape))]
@@ -156,11 +149,10 @@ def top_k(node: Node) -> Procedure:
     take = once(
         store(places.order, [current(places.side), current(count)], candidate), advance(count), thin_out, when=is_taken
     )
-    chosen = places.at(Index(k))
-    results = [load(x, *along(chosen)), chosen]
-    stores = [Store((k,), y, tuple(along(Index(k))), body) for y, body in zip(node.outputs, results, strict=False)]
+    results = [load(x, *along(places.at(k))), places.at(k)]
+    write = each([k], *(store(y, along(k), body) for y, body in zip(node.outputs, results, strict=False)))
     begin = (store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
-    nests = (once(*places.start(), *begin), each([candidate], take), once(sort, *stores))
+    nests = (once(*places.start(), *begin), each([candidate], take), once(sort, write))
     return Procedure(nests, (*places.temporaries, count, is_limited, limit), tuple(rows.values()))
 
 
@@ -249,7 +241,7 @@ def non_max_suppression(build: Builder, node: Node) -> Value:
     centered = node.attributes.get("center_point_box", 0)
     chosen = build("NonMaxSuppression", *operands, domain=DOMAIN, center_point_box=centered)
     is_box = build("GreaterOrEqual", chosen, build.scalar(0, chosen))
-    places = build("Transpose", indices_where(build, is_box), perm=(1, 0))  # of a batch, a class and a box each
+    places = build("Transpose", indices_where(build, is_box), perm=(1, 0))  # a batch, a class and a rank each
     lead = build("Slice", places, build.ints([0]), build.ints([2]), build.ints([1]))
     return build("Concat", lead, build("Unsqueeze", build("GatherND", chosen, places), build.ints([1])), axis=1)
 
@@ -272,14 +264,13 @@ def suppression(node: Node) -> Procedure:
     places = Sorted(length)
     candidates, chosen = counter("candidates"), counter("chosen")
     overlaps = temporary("overlaps", BOOL, [])
-    box, rank, other = (Index(Axis(name, extent)) for name, extent in (("box", length), ("rank", length), ("w", limit)))
+    box, rank, other = over("box", length), over("rank", length), over("w", limit)
     best = places.at(rank)
     score = load(scores, batch, kind, box)
     keep = _reaches(score, least)
     collect = each([box], store(places.order, [0, current(candidates)], box, keep), advance(candidates, keep))
-    corners = [
-        [load(boxes, batch, place, n) for n in range(4)] for place in (best, current(winners, [batch, kind, other]))
-    ]
+    pair = (best, current(winners, [batch, kind, other]))
+    corners = [[load(boxes, batch, place, n) for n in range(4)] for place in pair]
     highest = literal(0.0, boxes.tensor.dtype) if threshold is None else only(threshold)
     compare = store(overlaps, [], _overlap(node, *corners) > highest)
     choose = each(

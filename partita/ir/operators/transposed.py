@@ -20,6 +20,7 @@ from partita.ir.expression import Computation, Expr
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
+from partita.ir.operators.contraction import geometry
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.registry import computes, decomposes, infers
@@ -42,13 +43,10 @@ def _spread(node: Node) -> list[Spread]:
     rank = len(x.shape) - 2
     attributes = node.attributes
     kernel = tuple(attributes.get("kernel_shape", w.shape[2:]))
-    strides, dilations = (tuple(attributes.get(name, (1,) * rank)) for name in ("strides", "dilations"))
-    pads, extra = attributes.get("pads", (0,) * (2 * rank)), attributes.get("output_padding", (0,) * rank)
-    group = attributes.get("group", 1)
-    if rank < 1 or len(w.shape) != rank + 2 or {len(kernel), len(strides), len(dilations), len(extra)} != {rank}:
-        raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
-    if len(pads) != 2 * rank or any(dims.is_static(v) and v < 1 for v in (*kernel, *strides, *dilations, group)):
-        raise ModelError(f"{node.describe()}: kernel {kernel}, strides {strides} and dilations must be positive")
+    strides, dilations, pads = geometry(node, rank, kernel)
+    extra, group = attributes.get("output_padding", (0,) * rank), attributes.get("group", 1)
+    if rank < 1 or len(w.shape) != rank + 2 or len(extra) != rank or group < 1:
+        raise ModelError(f"{node.describe()}: weights, output_padding and group must fit {rank} spatial axes")
     if not dims.all_static(w.shape) or kernel != tuple(w.shape[2:]):
         raise ShapeError(f"{node.describe()}: weights of shape {w.shape} where the kernel is {kernel}")
     if w.shape[0] % group or (dims.is_static(x.shape[1]) and x.shape[1] != w.shape[0]):
