@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partita.backends.cpu.expressions import Scope
+from partita.backends.cpu.invariants import write_invariants
 from partita.backends.cpu.kernel import Kernel, KernelWriter, body_of, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.backends.cpu.scalars import LIBM, VECTORIZED, register_type, stored
@@ -108,7 +109,10 @@ def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) ->
     cost *= typical_product(loops)
     simd = all(map(is_vectorizable, bodies.values()))
     scope = writer.open_steps(outer, cost, simd=simd and not loops)
-    inner = writer.printer.open_loops(loops, scope, simd=simd)
+    inner = scope
+    for depth, axis in enumerate(loops):
+        write_invariants(bodies.values(), loops[depth:], inner, writer)
+        inner = writer.printer.open_loops([axis], inner, simd=simd and axis is loops[-1])
     for value, body in bodies.items():
         writer.store(value, moved(form, nest.replacement), body, inner)
     writer.printer.close_loops(loops, scope)

@@ -72,8 +72,10 @@ class _Layout:
 
     def _conversion(self, node: Node) -> Callable[[Node], tuple[Value, Lanes]] | None:
         """How a node becomes blocked; None where it stays as it is."""
-        if node.domain or len(node.outputs) != 1 or not _is_image(node.output):
+        if len(node.outputs) != 1 or not _is_image(node.output):
             return None
+        if node.domain:
+            return self._resize if self._is_resize(node) else None
         if node.op_type == "Conv":
             return self._convolution if self._is_convolution(node) else None
         if node.op_type in ("MaxPool", "AveragePool") and self._is_wide(node.operand(0)):
@@ -200,6 +202,16 @@ class _Layout:
         for window in windows:
             result = build(GLOBAL[node.op_type], result, kernel_shape=window)
         return result, lanes
+
+    def _is_resize(self, node: Node) -> bool:
+        """Whether a node resizes a blocked image along a side, which is the same axis of the blocked tensor."""
+        is_resize = node.domain == DOMAIN and node.op_type == "ResizeAxis"
+        return is_resize and node.operand(0) in self.blocked and node.attributes["axis"] in (2, 3)
+
+    def _resize(self, node: Node) -> tuple[Value, Lanes]:
+        source, lanes = self._block(node.operand(0))
+        build = Builder(self.graph, node.name)
+        return build(node.op_type, source, *node.inputs[1:], domain=DOMAIN, **node.attributes), lanes
 
     def _local_response(self, node: Node) -> tuple[Value, Lanes]:
         source, lanes = self._block(node.operand(0))

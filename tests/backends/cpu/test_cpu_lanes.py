@@ -35,6 +35,12 @@ READERS: dict[str, tuple[str, dict[str, Array]]] = {
     ),
     "pool": ("c = MaxPool <kernel_shape = [3, 2], strides = [2, 1]> (u)", {}),
     "global pool": ("c = GlobalAveragePool(u)", {}),
+    "resized": ("c = Resize(u, , twice)", {"twice": np.array([1, 1, 2, 1.5], np.float32)}),
+    "resized by lines": ('c = Resize <mode = "linear"> (u, , , sides)', {"sides": np.array([2, 136, 7, 4])}),
+    "resized by curves": (
+        'c = Resize <mode = "cubic", antialias = 1> (u, , , sides)',
+        {"sides": np.array([2, 136, 3, 9])},
+    ),
     "another order": ("c = Add(m, u)", {}),
     "the other first": ("c = Sub(u, m)", {}),
     "concat": ("c = Concat <axis = 1> (u, o)", {}),

@@ -115,9 +115,11 @@ static inline __attribute__((always_inline)) void partita_gathered_tile(const in
                 const float *source = x + places[k] + row * window->row_stride;
 #pragma GCC unroll 1
                 for (int column = 0; column < columns; ++column, source += window->column_stride, ++w) {
+                    const float *a = source;
+                    __asm__("" : "+r"(a)); /* as above */
 #pragma GCC unroll 32
                     for (int s = 0; s < pixels; ++s)
-                        sums[s] += source[s * stride] * *w;
+                        sums[s] += a[s * stride] * *w;
                 }
             }
         }
