@@ -51,6 +51,18 @@ def joined(parts: Sequence[Lanes]) -> Lanes:
     return tuple(result)
 
 
+def interleaved(channels: int, phases: int, block: int, *, phase_first: bool) -> Lanes:
+    """The lanes of what will be interleaved: blocks of `channels`, each once for every phase. In the plain tensor, the
+    phases of a channel are beside each other, or with `phase_first` the channels of a phase."""
+    step, apart = (1, channels) if phase_first else (phases, 1)
+    return tuple(
+        NONE if channel == NONE else channel * step + phase * apart
+        for first in range(0, channels, block)
+        for phase in range(phases)
+        for channel in in_order(channels, block)[first : first + block]
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Reach:
     """What each block of results reads, where a channel of the result takes some neighbours among the input's alone:

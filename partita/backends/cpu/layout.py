@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from partita.backends.cpu.blocked_normalization import blocked_response
 from partita.backends.cpu.blocked_operators import DOMAIN
-from partita.backends.cpu.lanes import Lanes, in_order, is_in_order, joined, places, shuffles
+from partita.backends.cpu.lanes import Lanes, in_order, interleaved, is_in_order, joined, places, shuffles
 from partita.backends.cpu.pack_weights import Packer
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -74,6 +74,8 @@ class _Layout:
         """How a node becomes blocked; None where it stays as it is."""
         if len(node.outputs) != 1 or not _is_image(node.output):
             return None
+        if node.op_type in ("Interleave", "DepthToSpace"):
+            return self._interleave if self._is_interleave(node) else None
         if node.domain:
             return self._resize if self._is_resize(node) else None
         if node.op_type == "Conv":
@@ -161,9 +163,14 @@ class _Layout:
         return build(choice.op_type, source, choice.weights(), choice.bias(), domain=DOMAIN, **attributes), outer
 
     def _wanted(self, node: Node) -> Lanes:
-        """The lanes for a convolution's result: those of what it is added to, or else in order."""
+        """The lanes for a convolution's result: those that interleaving wants, those of what it is added to, or in
+        order."""
         result = node.output
         for user in self.graph.consumers(result):
+            if user.op_type in ("Interleave", "DepthToSpace") and _is_image(user.output):
+                lanes = self._interleaved(user)
+                if len(lanes) <= len(in_order(result.shape[1], self.block)) * (1 + PADDED):
+                    return lanes
             if not user.domain and len(user.outputs) == 1 and _is_image(user.output) and self._is_pointwise(user):
                 for other in user.operands:
                     if other in self.blocked and dims.same_shape(other.shape, result.shape):
@@ -202,6 +209,26 @@ class _Layout:
         for window in windows:
             result = build(GLOBAL[node.op_type], result, kernel_shape=window)
         return result, lanes
+
+    def _interleaved(self, node: Node) -> Lanes:
+        """The lanes with which an Interleave or DepthToSpace moves whole vectors."""
+        is_first = node.op_type == "DepthToSpace" and node.attributes.get("mode", "DCR") == "DCR"
+        channels = int(node.output.shape[1])
+        return interleaved(channels, node.operand(0).shape[1] // channels, self.block, phase_first=is_first)
+
+    def _is_interleave(self, node: Node) -> bool:
+        x = node.operand(0)
+        return x in self.blocked and self.blocked[x][1] == self._interleaved(node)
+
+    def _interleave(self, node: Node) -> tuple[Value, Lanes]:
+        """An Interleave with a third axis, that of the lanes, which it leaves as it is."""
+        build, attributes = Builder(self.graph, node.name), node.attributes
+        strides = attributes.get("strides", (attributes.get("blocksize"),) * 2)
+        start = attributes.get("start", (0, 0))
+        sizes = build.ints([*node.output.shape[2:], self.block])
+        source, _ = self.blocked[node.operand(0)]
+        result = build("Interleave", source, sizes, domain=DOMAIN, strides=(*strides, 1), start=(*start, 0))
+        return result, in_order(node.output.shape[1], self.block)
 
     def _is_resize(self, node: Node) -> bool:
         """Whether a node resizes a blocked image along a side, which is the same axis of the blocked tensor."""

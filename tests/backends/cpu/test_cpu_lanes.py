@@ -41,6 +41,16 @@ READERS: dict[str, tuple[str, dict[str, Array]]] = {
         'c = Resize <mode = "cubic", antialias = 1> (u, , , sides)',
         {"sides": np.array([2, 136, 3, 9])},
     ),
+    "transposed": (
+        "i = ConvTranspose <strides = [2, 3], pads = [1, 0, 2, 1]> (u, v); c = Relu(i)",
+        {"v": array(136, 24, 3, 4)},
+    ),
+    "columns of depth": (
+        'i = Conv(u, v); c = DepthToSpace <blocksize = 2, mode = "CRD"> (i)',
+        {"v": array(60, 136, 1, 1)},
+    ),
+    "depth of columns": ("i = Conv(u, v); c = DepthToSpace <blocksize = 2> (i)", {"v": array(64, 136, 1, 1)}),
+    "little depth": ("i = Conv(u, v); c = DepthToSpace <blocksize = 2> (i)", {"v": array(12, 136, 1, 1)}),
     "another order": ("c = Add(m, u)", {}),
     "the other first": ("c = Sub(u, m)", {}),
     "concat": ("c = Concat <axis = 1> (u, o)", {}),
