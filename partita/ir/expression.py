@@ -175,7 +175,9 @@ class Computation:
 
 
 def literal(value: Operand, dtype: DType) -> Expr:
-    return value if isinstance(value, Expr) else Literal(value, dtype)
+    if isinstance(value, Expr):
+        return value
+    return Size(value) if hasattr(value, "free_symbols") else Literal(value, dtype)  # a size that a run tells
 
 
 def call(function: str, *arguments: Operand, dtype: DType | None = None) -> Expr:

@@ -19,6 +19,7 @@ from typing import Any, cast
 
 import onnx
 
+from partita.errors import ModelError
 from partita.ir.builder import Builder
 from partita.ir.functions import opset_versions
 from partita.ir.graph import Graph, Node, Value
@@ -58,7 +59,10 @@ def _expand(graph: Graph, node: Node) -> bool:
     """Puts what a node is made of in its place; False when it is elementary."""
     operator = definition(node)
     if operator is not None and operator.decompose is not None:
-        result = operator.decompose(Builder(graph, node.name), node)
+        try:
+            result = operator.decompose(Builder(graph, node.name), node)
+        except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+            raise ModelError(f"{node.describe()}: {error}") from error
         values = [result] if isinstance(result, Value) else list(result)
         graph.replace_node(node, values[: len(node.outputs)])
         return True

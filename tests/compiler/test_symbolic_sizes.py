@@ -7,7 +7,7 @@ import pytest
 from small_models import assert_computes, compiled, images, network, parsed
 
 import partita
-from partita.errors import ExecutionError, InputError, ModelError, ShapeError
+from partita.errors import ExecutionError, InputError, ModelError, PartitaError, ShapeError
 
 PAIR = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -208,6 +208,32 @@ def test_no_operator_reads_beyond_what_there_is(name):
     module = compiled(parsed(f'<ir_version: 10, opset_import: ["" : 28]> g ({", ".join(kinds)}) => (y) {{ {node} }}'))
     with pytest.raises(InputError, match=problem):
         module.run({x: floats(*shape) for x, shape in shapes.items()})
+
+
+UNTOLD = {
+    "GRU": ("y, h = GRU <hidden_size = 3> (x, w, r)", "float[t, n, c] x, float[1, g, c] w, float[1, g, 3] r", "GRU"),
+    "ScatterND": ("y = ScatterND (x, i, u)", "float[a, b] x, int64[n, k] i, float[n, b] u", "length of index vectors"),
+    "Col2Im": ("y = Col2Im (x, i, k)", "float[1, c, n] x, int64[r] i, int64[r] k", "how many sizes 'i'"),
+}
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_what_must_be_known_is_told(name):
+    node, inputs, problem = UNTOLD[name]
+    text = f'<ir_version: 10, opset_import: ["" : 28]> g ({inputs}) => (y) {{ {node} }}'
+    with pytest.raises(PartitaError, match=problem):
+        compiled(parsed(text))
+
+
+def test_a_convolution_of_any_sizes():
+    text = """g (float[n, c, h, w] x, float[o, c, p, q] k, float[n, s, a, b] f) => (y, z) {
+        y = Conv <kernel_shape = [2, 2]> (x, k) z = DeformConv <kernel_shape = [2, 2]> (x, k, f) }"""
+    model = parsed('<ir_version: 10, opset_import: ["" : 22]>' + text)
+    inputs = {"x": floats(2, 3, 4, 4), "k": floats(4, 3, 2, 2), "f": np.zeros((2, 8, 3, 3), np.float32)}
+    found = compiled(model).run(inputs)
+    np.testing.assert_allclose(found["y"], found["z"], rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="input 'k': axis 2"):
+        compiled(model).run({**inputs, "k": floats(4, 3, 3, 2)})
 
 
 def test_what_no_loop_reaches_need_not_be_there():

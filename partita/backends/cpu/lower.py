@@ -9,7 +9,7 @@ from partita.backends.cpu.pack_products import pack_products
 from partita.backends.cpu.sequences import SEQUENCE_OPERATORS
 from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES
-from partita.errors import UnsupportedOperatorError
+from partita.errors import ShapeError, UnsupportedOperatorError
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
@@ -40,7 +40,7 @@ def unsupported(node: Node) -> str | None:
     if problem is None and is_control(node):
         inner = (part for body in bodies(node).values() for part in body.nodes)
         return next((f"{part.op_type} in its body: {p}" for part in inner if (p := unsupported(part))), None)
-    problem = problem or _no_strings(node)
+    problem = problem or _undefined(node)
     if problem is not None or has_expression(node) or is_observation(node) or node.op_type in SEQUENCE_OPERATORS:
         return problem
     graph = alone(node)
@@ -60,15 +60,17 @@ def unsupported(node: Node) -> str | None:
     return None
 
 
-def _no_strings(node: Node) -> str | None:
-    """Why the expression of `node` cannot be of strings, where operands are."""
+def _undefined(node: Node) -> str | None:
+    """Why the definition of `node` says nothing for these operands: strings where numbers are wanted, or loops whose
+    number only a run tells."""
     operator = definition(node)
     strings = any(isinstance(v.type, TensorType) and v.type.dtype is DType.STRING for v in node.operands)
-    if operator is None or operator.compute is None or not strings:
-        return None
     try:
-        operator.computations(node)
-    except UnsupportedOperatorError as error:
+        if operator is not None and operator.compute is not None and strings:
+            operator.computations(node)
+        elif operator is not None and operator.compute is None and operator.procedure is not None:
+            operator.procedure(node)
+    except (UnsupportedOperatorError, ShapeError) as error:
         return f"{node.op_type}: {error}"
     return None
 

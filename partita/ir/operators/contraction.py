@@ -198,7 +198,7 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
         )
     spatial = x.shape[2:]
     view = window(node, spatial, node.attributes.get("kernel_shape", w.shape[2:]))
-    if tuple(view.kernel) != tuple(w.shape[2:]):
+    if not all(map(dims.may_equal, view.kernel, w.shape[2:])):
         raise ShapeError(f"{node.describe()}: kernel_shape {view.kernel} differs from the weights'")
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:

@@ -181,6 +181,8 @@ def scatter_elements(node: Node) -> Procedure:
 def scatter_nd(node: Node) -> Procedure:
     x, indices, updates = node.operands
     lead, depth = len(indices.shape) - 1, indices.shape[-1]
+    if not dims.is_static(depth):
+        raise ShapeError(f"{node.describe()}: the length of index vectors must be known when compiling")
     axes = axes_of(updates.shape)
     i = [Index(axis) for axis in axes]
     place = [wrapped(load(indices, *i[:lead], n), x.shape[n]) for n in range(depth)]

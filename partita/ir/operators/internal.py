@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
@@ -93,6 +94,8 @@ def is_observation(node: Node) -> bool:
 
 def observe(build: Builder, sizes: Value, valid: Value | None = None, message: str = "") -> Value:
     """`sizes`, an int64 tensor of known shape, as dimensions of their own."""
+    if not dims.all_static(sizes.shape):
+        raise ShapeError(f"how many sizes {sizes.name!r} ({sizes.type}) holds must be known when compiling")
     symbols = tuple(f"{sizes.name}[{n}]" for n in range(dims.product(sizes.shape)))
     operands = [sizes] if valid is None else [sizes, valid]
     return build("Observe", *operands, domain=DOMAIN, symbols=symbols, message=message)
