@@ -227,10 +227,10 @@ def _probit(build: Builder, scores: Value) -> Value:
     def number(content: float) -> Value:
         return build.scalar(content, scores)
 
-    x = build("Sub", build("Mul", scores, number(2)), number(1))
+    x = build.affine(scores, 2, -1)
     log = build("Log", build("Mul", build("Sub", number(1), x), build("Add", number(1), x)))
-    half = build("Add", build("Mul", log, number(0.5)), number(2 / (np.pi * 0.147)))
-    root = build("Sqrt", build("Sub", build("Mul", half, half), build("Mul", log, number(1 / 0.147))))
+    half = build.affine(log, 0.5, 2 / (np.pi * 0.147))
+    root = build("Sqrt", build("Sub", build("Mul", half, half), build.affine(log, 1 / 0.147)))
     size = build("Sqrt", build("Sub", root, half))
     sign = build("Where", build("Less", x, number(0)), number(-1.41421356), number(1.41421356))
     return build("Mul", sign, size)

@@ -74,6 +74,19 @@ PARTITA_FIND(string, partita_string)
 PARTITA_FIND(int64, int64_t)
 PARTITA_FIND(float64, double)
 
+/* The last of sorted rows of `columns` numbers whose first is not above a key; -1 where all are. */
+static inline int64_t partita_row(int32_t key, const int32_t *rows, int64_t count, int64_t columns) {
+    int64_t low = 0, high = count;
+    while (low < high) {
+        const int64_t middle = low + (high - low) / 2;
+        if (rows[columns * middle] <= key)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low - 1;
+}
+
 /* ------------------------------------------------------------------ split */
 
 static inline int partita_is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
@@ -142,20 +155,13 @@ static inline partita_string partita_changed(const partita_call *call, int32_t *
         return (partita_string){"", 0};
     for (int64_t place = 0; place < x.bytes;) {
         const int32_t character = partita_next_character(x, &place);
-        int64_t low = 0, high = count;
-        while (low < high) {
-            const int64_t middle = low + (high - low) / 2;
-            if (rows[4 * middle] < character)
-                low = middle + 1;
-            else
-                high = middle;
-        }
-        if (low == count || rows[4 * low] != character) {
+        const int64_t row = partita_row(character, rows, count, 4);
+        if (row < 0 || rows[4 * row] != character) {
             bytes += partita_put_character(text + bytes, character);
             continue;
         }
-        for (int column = 1; column < 4 && rows[4 * low + column]; ++column)
-            bytes += partita_put_character(text + bytes, rows[4 * low + column]);
+        for (int column = 1; column < 4 && rows[4 * row + column]; ++column)
+            bytes += partita_put_character(text + bytes, rows[4 * row + column]);
     }
     return (partita_string){text, bytes};
 }
@@ -233,17 +239,10 @@ static inline void partita_follow(partita_places *places, int32_t place, const i
     }
 }
 
+/* Whether a character is in one of the sorted ranges (first, last) from `low` to `high`. */
 static inline int partita_is_in(int32_t character, const int32_t *ranges, int64_t low, int64_t high) {
-    while (low < high) {
-        const int64_t middle = low + (high - low) / 2;
-        if (character > ranges[2 * middle + 1])
-            low = middle + 1;
-        else if (character < ranges[2 * middle])
-            high = middle;
-        else
-            return 1;
-    }
-    return 0;
+    const int64_t row = partita_row(character, ranges + 2 * low, high - low, 2);
+    return row >= 0 && character <= ranges[2 * (low + row) + 1];
 }
 
 /* Whether the whole string matches: all ways are followed at once, so that time is linear in the text. */
