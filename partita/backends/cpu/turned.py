@@ -21,6 +21,7 @@ from partita.ir.graph import Value
 from partita.ir.types import DType, TensorType
 
 FEWEST = 8  # elements along a side that are worth turning
+AHEAD = 4  # squares between one that is stored and the one whose memory is asked for
 TURNED = (DType.FLOAT32, DType.INT32, DType.UINT32)  # four bytes each
 
 
@@ -97,6 +98,10 @@ def write_turned(
     printer.count(*replaced.values())
     square.write("for (int64_t r = 0; r < height; ++r) {")
     line = square.inner()
+    printer.axis_names |= {along: f"(left + {AHEAD * side})"}
+    for value in bodies:
+        line.write(f"__builtin_prefetch(&{writer.pointers[value]}[{printer.affine_text(store)}], 1);")
+    printer.axis_names |= {along: "(left + c)"}
     line.write("#pragma omp simd")
     line.write("for (int64_t c = 0; c < width; ++c) {")
     cell = line.inner()
