@@ -24,6 +24,7 @@ from __future__ import annotations
 import networkx as nx
 
 from partita.errors import ModelError, PartitaError
+from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
@@ -112,8 +113,9 @@ def _upgrade(graph: Graph, node: Node) -> bool:
                 upgrade(graph, fresh)
             return True
         enter(node)
-        for body in bodies(node).values():
-            changed |= _canonicalize(body)
+        with dims.equations():  # told again where the node is typed
+            for body in bodies(node).values():
+                changed |= _canonicalize(body)
     values = _sized_by_data(graph, node)
     if values is not None:
         graph.replace_node(node, values)

@@ -147,7 +147,8 @@ def _infer_body(body: Graph, *, trust: bool = True) -> list[Type]:
 @infers("If")
 def branches(node: Node) -> list[Type]:
     enter(node)
-    chosen, other = (_infer_body(node.attributes[key]) for key in ("then_branch", "else_branch"))
+    with dims.equations():  # what a branch wants to be equal need not be where the other is taken
+        chosen, other = (_infer_body(node.attributes[key]) for key in ("then_branch", "else_branch"))
     if len(chosen) != len(node.outputs) or len(other) != len(node.outputs):
         raise ShapeError(f"{node.describe()}: both branches must give {len(node.outputs)} outputs")
     return [_joined(a, b, v.name) for a, b, v in zip(chosen, other, node.outputs, strict=True)]

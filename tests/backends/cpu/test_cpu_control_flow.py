@@ -85,6 +85,16 @@ def test_a_result_of_no_one_rank_is_refused():
         compiled(re.sub(r"float ([pq]?y)", r"\1", text))
 
 
+def test_sizes_need_fit_only_in_the_branch_taken():
+    text = branching("py = Add (x, z)", "qy = Neg (x)").replace("float[2] x", "float[L] x")
+    module = compiled(text)
+    given = {"c": np.bool_(False), "x": V, "z": ROWS[:, 0]}
+    np.testing.assert_array_equal(module.run(given)["y"], -V)
+    np.testing.assert_array_equal(module.run({**given, "c": np.bool_(True), "z": W})["y"], V + W)
+    with pytest.raises(InputError, match="sizes 2 and 5"):
+        module.run({**given, "c": np.bool_(True)})
+
+
 def test_branches_that_hand_through_what_they_capture():
     passing = "py = Identity (x) pw = Identity (py)", "qy = Neg (x) qw = Identity (x)"
     check(branching(*passing, results="float[2] y, float[2] w"), *BOTH)
