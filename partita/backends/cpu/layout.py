@@ -3,8 +3,8 @@
     before: y = Relu(Conv(x, w))
     after:  xb = Transpose(Reshape(x)); yb = Relu(BlockedConv(xb, packed w)); y = Reshape(Transpose(yb))
 
-Convolutions start it; what follows stays blocked as long as it can: pointwise operators, pools, reductions over the
-whole image, concatenation of whole blocks. Packing of weights is ordinary nodes on parameters, so it runs when weights
+Convolutions start it; what follows stays blocked as long as it can: pointwise operators, pools, LRN, resizing, what
+joins, shuffles or interleaves channels (see `lanes`). Packing of weights is ordinary nodes on parameters, so it runs when weights
 are bound. Conversions appear where a plain reader meets a blocked value, and each value is converted once.
 """
 
