@@ -2,7 +2,8 @@
 
 Each computes some neighbouring output pixels at a time, for a few blocks of output channels: a register tile leaves its
 sums in a small array, which stays in the nearest cache, and a loop over it stores the results with the epilogue; short
-sums never leave the registers. A window that overhangs reads a padded copy of the image in scratch memory, so that the tiles have no conditions.
+sums never leave the registers. A window that overhangs reads a padded copy of the image in scratch memory, so that the
+tiles have no conditions.
 """
 
 from __future__ import annotations

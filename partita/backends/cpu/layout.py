@@ -4,8 +4,8 @@
     after:  xb = Transpose(Reshape(x)); yb = Relu(BlockedConv(xb, packed w)); y = Reshape(Transpose(yb))
 
 Convolutions start it; what follows stays blocked as long as it can: pointwise operators, pools, LRN, resizing, what
-joins, shuffles or interleaves channels (see `lanes`). Packing of weights is ordinary nodes on parameters, so it runs when weights
-are bound. Conversions appear where a plain reader meets a blocked value, and each value is converted once.
+joins, shuffles or interleaves channels (see `lanes`). Packing of weights is ordinary nodes on parameters, so it runs
+when weights are bound. Conversions appear where a plain reader meets a blocked value, and each value is converted once.
 """
 
 from __future__ import annotations
