@@ -55,15 +55,7 @@ def compile(
         BackendError: a target, or an algorithm of `fast_math`, is unknown, or lacks what it needs on this machine.
     """
     build = build or BuildOptions()
-    unknown = sorted(set(fast_math).difference(FAST_MATH))
-    if unknown:
-        raise BackendError(
-            f"fast_math has no {', '.join(map(repr, unknown))}; there is {', '.join(map(repr, FAST_MATH))}"
-        )
-    backends = discovery.backends(targets)
-    for backend in backends:
-        backend.mcpu = build.mcpu
-        backend.fast_math = frozenset(fast_math)
+    backends = _backends(targets, build, fast_math)
     graph = read_onnx(model, shapes)
     symbol = identifier(name or _default_name(model, graph))
     recall = Recall(graph, symbol, shapes or {}, build, fast_math) if not targets and dump is None else None
@@ -93,6 +85,18 @@ def compile(
     if recall:
         recall.put(compiled)
     return compiled.bound({name: weight.array for name, weight in bound.weights.items()}, build)
+
+
+def _backends(targets: Sequence[str], build: BuildOptions, fast_math: Collection[str]) -> list[Backend]:
+    """The backends for these targets, told what the user wants."""
+    unknown = sorted(set(fast_math).difference(FAST_MATH))
+    if unknown:
+        known = ", ".join(map(repr, FAST_MATH))
+        raise BackendError(f"fast_math has no {', '.join(map(repr, unknown))}; there is {known}")
+    backends = discovery.backends(targets)
+    for backend in backends:
+        backend.mcpu, backend.fast_math = build.mcpu, frozenset(fast_math)
+    return backends
 
 
 def lower(graph: Graph, backends: Sequence[Backend], bound: BindProgram) -> None:

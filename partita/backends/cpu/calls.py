@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from partita.backends.cpu import chains
 from partita.backends.cpu.kernel import Kernel, Phase, members
 from partita.backends.source import Names, RegionSource, comment
 from partita.ir import dims
-from partita.ir.graph import Node, Value
+from partita.ir.graph import Graph, Node, Value
 from partita.runtime import KernelNote, Unit
 
 PIECE = 4000  # nanoseconds of work that are worth handing to another thread
@@ -30,6 +31,7 @@ class Definition:
     functions: tuple[tuple[str, str], ...]
     helpers: dict[str, str]
     blocks: frozenset[int]
+    calls: tuple[str, ...] = ()  # functions of other kernels, by name
 
 
 @dataclass(slots=True)
@@ -63,6 +65,42 @@ class KernelCalls:
         self.notes.append(note(node, kernel, names[0]))
         return lines
 
+    def call_chain(self, node: Node, kernels: Sequence[Kernel]) -> list[str]:
+        """The statements that run the kernels of a chain, matrix by matrix."""
+        scratch, lead = chains.scratch(node), chains.matrices(node)
+        count = math.prod(lead)
+        names = [f"i{axis}" for axis in range(len(lead))]
+        lines = ["    void *const *pointers = argument;"]
+        lines += ["    for (int64_t matrix = begin; matrix < end; ++matrix) {"]
+        for axis, name in enumerate(names):
+            rest = math.prod(lead[axis + 1 :])
+            lines.append(f"        const int64_t {name} = matrix / {rest} % {lead[axis]};")
+        body: Graph = node.attributes["body"]
+        outside = [*body.inputs, *body.outputs]
+        functions, cost = [], 0.0
+        for number, (link, kernel) in enumerate(zip(chains.links(node), kernels, strict=True)):
+            (phase,) = kernel.phases
+            assert not (kernel.uses_extents or kernel.uses_shared or kernel.can_fail), link
+            assert isinstance(phase.steps, int) and phase.steps % count == 0, link
+            functions.append((self.known.get(kernel.phases) or self._define(link, kernel))[0])
+            cost += phase.cost * phase.steps / count
+            pointers = []
+            for value in (*kernel.inputs, *kernel.outputs):
+                if value in scratch.offsets:
+                    pointers.append(f"(char *)workspace + {scratch.offsets[value]}")
+                    continue
+                start = chains.place(value, lead, names)
+                pointers.append(f"(char *)pointers[{outside.index(value)}] + ({start}) * {value.tensor.dtype.itemsize}")
+            lines.append(f"        const void *const pointers_{number}[] = {{{', '.join(pointers)}}};")
+            arguments = f"0, {phase.steps // count}, (char *)workspace + {scratch.kernels}"
+            lines.append(f"        {functions[-1]}((void *)(uintptr_t)pointers_{number}, {arguments});")
+        lines.append("    }")
+        phases = (Phase("\n".join(lines), count, cost),)
+        whole = Kernel(node, phases, tuple(node.operands), node.outputs, False, True, False, False, {}, frozenset())
+        if whole.phases not in self.known:
+            self._define(node, whole, tuple(functions))
+        return self.call(node, whole)
+
     def _pointers(self, node: Node, kernel: Kernel) -> list[str]:
         """What `KernelWriter` declares at the start of each phase."""
         found = [self.source.pointer(value) for value in (*kernel.inputs, *kernel.outputs)]
@@ -74,13 +112,13 @@ class KernelCalls:
             found += ["call", "&status"]
         return found
 
-    def _define(self, node: Node, kernel: Kernel) -> tuple[str, ...]:
+    def _define(self, node: Node, kernel: Kernel, calls: tuple[str, ...] = ()) -> tuple[str, ...]:
         name = f"{self.source.symbol}_kernel_{self.names.fresh(node.name)}"
         names = tuple(name if not place else f"{name}_phase_{place + 1}" for place in range(len(kernel.phases)))
-        operators = " + ".join(member.op_type for member in members(node))
+        operators = _operators(node)
         remark = f"/* {comment(node.name)}: {comment(operators)} */\n"
         functions = tuple((name, phase.body) for name, phase in zip(names, kernel.phases, strict=True))
-        self.definitions.append(Definition(remark, functions, kernel.helpers, kernel.blocks))
+        self.definitions.append(Definition(remark, functions, kernel.helpers, kernel.blocks, calls))
         self.known[kernel.phases] = names
         return names
 
@@ -105,25 +143,37 @@ class KernelCalls:
         helpers = {name: text for definition in definitions for name, text in definition.helpers.items()}
         blocks = sorted({block for definition in definitions for block in definition.blocks})
         tiles = [f'#define PARTITA_BLOCK {block}\n#include "partita_blocked.h"\n' for block in blocks]
+        called = dict.fromkeys(name for definition in definitions for name in definition.calls)
+        prototypes = [f"{storage}PARTITA_PHASE({name});\n" for name in called]
         texts = [
             f"{definition.remark}{storage}PARTITA_PHASE({name}) {{\n{body}\n}}\n"
             for definition in definitions
             for name, body in definition.functions
         ]
-        return "\n".join([self.includes, *tiles, *helpers.values(), *texts])
+        return "\n".join([self.includes, *tiles, *helpers.values(), *prototypes, *texts])
 
 
 def note(node: Node, kernel: Kernel, function: str) -> KernelNote:
     """What a profile says of a call."""
-    parts = members(node)
+    parts = _members(node)
     moved = sum(dims.typical(dims.product(value.shape)) * value.tensor.dtype.itemsize for value in _operands(kernel))
     return KernelNote(
         name=node.name,
-        operators=" + ".join(member.op_type for member in parts),
+        operators=_operators(node),
         function=function,
         operations=sum(map(operations, parts)),
         bytes=moved,
     )
+
+
+def _members(node: Node) -> list[Node]:
+    """The plain nodes that a call computes."""
+    nodes = chains.links(node) if chains.is_chain(node) else [node]
+    return [member for each in nodes for member in members(each)]
+
+
+def _operators(node: Node) -> str:
+    return " + ".join(member.op_type for member in _members(node))
 
 
 def _operands(kernel: Kernel) -> list[Value]:

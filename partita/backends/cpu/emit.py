@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from partita.backends.cpu.calls import KernelCalls
+from partita.backends.cpu.chains import is_chain, links
 from partita.backends.cpu.control import ControlFlow
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.kernels import write_kernel
@@ -88,7 +89,11 @@ class _Region:
             elif node not in self.plan.assembled and not self.is_view(node):  # type: ignore[operator]
                 lines += self._compared(node)
                 lines += self.source.reserve_for(node)
-                lines += self.kernels.call(node, _kernel(node, self.plan, self.target))
+                if is_chain(node):
+                    writers = [KernelWriter(link, self.plan.symbols, self.target) for link in links(node)]
+                    lines += self.kernels.call_chain(node, [write_kernel(w.node, w) for w in writers])
+                else:
+                    lines += self.kernels.call(node, _kernel(node, self.plan, self.target))
         return lines
 
     def _compared(self, node: Node) -> list[str]:

@@ -44,7 +44,7 @@ ROW_LIMIT = 4096  # elements of a row that a kernel keeps on its stack
 
 def generic_kernel(node: Node, writer: KernelWriter) -> Kernel:
     """The kernel of a node by its expressions."""
-    rows = _rows(node)
+    rows = rows_of(node)
     if rows is None:
         _write_plain(node, writer)
     else:
@@ -165,26 +165,26 @@ def is_vectorizable(expression: Expr) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rows:
+class Rows:
     """Loops over `domain`; `inner` are the axes that the group's reductions reduce."""
 
     domain: tuple[dims.Dim, ...]
     inner: tuple[int, ...]
 
 
-def _rows(node: Node) -> _Rows | None:
+def rows_of(node: Node) -> Rows | None:
     """The rows of a group with a reduction that others in the group (or, beside it, full results) go with."""
     nodes = members(node)
     if len(nodes) < 2:
         return None
-    found: _Rows | None = None
+    found: Rows | None = None
     for member in nodes:
         operator = definition(member)
         if operator is None or operator.compute is None or len(member.outputs) != 1:
             return None
         axes = row_reduction(member, operator.computations(member)[0])
         if axes is not None:
-            found = _Rows(member.operand(0).shape, axes)
+            found = Rows(member.operand(0).shape, axes)
     if found is None:
         return None
     body = body_of(node)
@@ -205,7 +205,7 @@ class _Stage:
 
 
 class _RowKernel:
-    def __init__(self, node: Node, writer: KernelWriter, rows: _Rows) -> None:
+    def __init__(self, node: Node, writer: KernelWriter, rows: Rows) -> None:
         self.node = node
         self.writer = writer
         self.axes = [Axis(f"i{n}", dim) for n, dim in enumerate(rows.domain)]
@@ -315,7 +315,7 @@ class _RowKernel:
         printer.close_loops(inner.loops, row)
 
 
-def _displaced(node: Node, rows: _Rows) -> set[Value]:
+def _displaced(node: Node, rows: Rows) -> set[Value]:
     """The values inside a group that do not run along its rows: of other shapes, read at other indices than their own,
     or behind one of these. They are computed again wherever they are read."""
     row = [1 if axis in rows.inner else dim for axis, dim in enumerate(rows.domain)]

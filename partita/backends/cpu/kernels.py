@@ -5,6 +5,7 @@ from __future__ import annotations
 from partita.backends.cpu import (
     blocked_convolution,
     blocked_windows,
+    chains,
     contraction,
     packed_product,
     procedures,
@@ -47,6 +48,8 @@ def takes_epilogue(kernel: Node, node: Node) -> bool:
 
 def workspace(node: Node) -> Dim:
     """Bytes of scratch memory that the kernel of `node` needs."""
+    if chains.is_chain(node):
+        return chains.scratch(node).bytes
     first = members(node)[0]
     if first.op_type == "WinogradConv":
         return winograd.workspace(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from partita.backends.cpu import kernels
 from partita.backends.cpu.bodies import separate_outputs, share_parameters
+from partita.backends.cpu.chains import chain
 from partita.backends.cpu.layout import assign_layouts
 from partita.backends.cpu.pack_products import pack_products
 from partita.backends.cpu.sequences import SEQUENCE_OPERATORS
@@ -32,6 +33,7 @@ def lower(body: Graph, target: Target, fast_math: frozenset[str] = frozenset()) 
     pack_products(body, target.block, fast_math)
     assign_layouts(body, target.block)
     fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
+    chain(body)
 
 
 def unsupported(node: Node) -> str | None:

@@ -194,12 +194,12 @@ def is_product(node: Node) -> bool:
 def workspace(node: Node) -> dims.Dim:
     """Bytes of packed right matrices, for the widest panels: of one panel, or of all matrices."""
     *lead, depth, columns = node.operand(1).shape
-    if _is_by_matrix(node):
+    if is_by_matrix(node):
         return int(depth) * WIDEST * 4
     return dims.product([*lead, depth, block_count(int(columns), WIDEST) * WIDEST]) * 4
 
 
-def _is_by_matrix(node: Node) -> bool:
+def is_by_matrix(node: Node) -> bool:
     """Whether there are as many right matrices as results, and enough to share out among threads."""
     lead, batch = node.operand(1).shape[:-2], node.output.shape[:-2]
     return dims.same_shape(lead, batch) and math.prod(int(d) for d in lead if dims.is_static(d)) >= MANY_MATRICES
@@ -212,7 +212,7 @@ class RunTimeProductKernel(ProductKernel):
         super().__init__(node, writer)
         self.batch = self.result.axes[:-2]
         self.rows = self.kernel.output.shape[-2]
-        self.is_by_matrix = _is_by_matrix(self.kernel)
+        self.is_by_matrix = is_by_matrix(self.kernel)
 
     def _packed_shape(self) -> tuple[int, int, int]:
         *_, depth, columns = self.kernel.operand(1).shape

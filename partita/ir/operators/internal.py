@@ -52,7 +52,7 @@ def element_at(node: Node) -> Computation:
     return compute(shape, lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
 
 
-@infers("Region", "Fused", domain=DOMAIN)
+@infers("Region", "Fused", "Chain", domain=DOMAIN)
 def body_types(node: Node) -> list[Type]:
     """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""
     body: Graph = node.attributes["body"]

@@ -32,6 +32,7 @@ NETWORKS = {
     "large product": ("y = MatMul(x, w)", (2, 20, 256), (256, 64)),
     "one row": ("y = MatMul(x, w)", (1, 67), (67, 65)),
     "batches": ("y = MatMul(x, w)", (3, 13, 9), (3, 9, 33)),
+    "chain": ("s = MatMul(x, w); p = Softmax(s); y = MatMul(p, x)", (3, 5, 6, 5), (3, 5, 5, 6)),
     "normalized": ("c = MatMul(x, w); y = Softmax(c)", (5, 9), (9, 31)),
     "gelu": ("c = MatMul(x, w); y = Gelu(c)", (5, 9), (9, 31)),
 }  # fmt: skip

@@ -26,6 +26,7 @@ NETWORKS = {
     "product": ("c = MatMul(x, w); y = Gelu(c)", (131, 257), (257, 290)),
     "one row": ("y = MatMul(x, w)", (1, 1030), (1030, 515)),
     "batches": ("y = MatMul(x, w)", (7, 61, 65), (7, 65, 67)),
+    "chain": ("s = MatMul(x, w); p = Softmax(s); y = MatMul(p, x)", (3, 5, 61, 65), (3, 5, 65, 61)),
     "softmax": ("c = Mul(x, w); y = Softmax(c)", (300, 515), (515,)),
     "sum": ("c = Mul(x, w); y = ReduceSum(c)", (300, 515), (515,)),
     "mean of rows": ("c = Mul(x, w); y = LayerNormalization(c, w)", (300, 515), (515,)),
