@@ -78,9 +78,15 @@ def _run_batch(names: Sequence[str], targets: Sequence[str]) -> Iterable[Outcome
 
 def _run_once(names: Sequence[str], targets: Sequence[str]) -> Iterable[Outcome]:
     """Outcomes as far as one worker gets."""
+    with tempfile.TemporaryDirectory(prefix="partita-conformance-") as folder:
+        yield from _run_in(Path(folder), names, targets)
+
+
+def _run_in(folder: Path, names: Sequence[str], targets: Sequence[str]) -> Iterable[Outcome]:
+    """The same, with a folder for what the worker builds: one that is killed leaves nothing behind."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(names, tuple(targets), sender))
+    process = context.Process(target=_work, args=(folder, names, tuple(targets), sender))
     process.start()
     sender.close()
     at = names[0]
@@ -104,7 +110,9 @@ def _run_once(names: Sequence[str], targets: Sequence[str]) -> Iterable[Outcome]
         process.join()
 
 
-def _work(names: Sequence[str], targets: Sequence[str], sender: multiprocessing.connection.Connection) -> None:
+def _work(
+    folder: Path, names: Sequence[str], targets: Sequence[str], sender: multiprocessing.connection.Connection
+) -> None:
     warnings.simplefilter("ignore")
     compiled: dict[str, MetadataModule] = {}
     for name in names:
@@ -114,7 +122,7 @@ def _work(names: Sequence[str], targets: Sequence[str], sender: multiprocessing.
             sender.send(("done", result))
         else:
             compiled[name] = result
-    libraries = {} if targets else _build(compiled)
+    libraries = {} if targets else _build(compiled, folder)
     for name, module in compiled.items():
         sender.send(("at", name))
         library = libraries.get(name)
@@ -133,11 +141,10 @@ def _compile(case: onnx_suite.Case, targets: Sequence[str]) -> MetadataModule | 
         return Outcome(case.name, FAILED, f"{type(error).__name__}: {error}")
 
 
-def _build(modules: dict[str, MetadataModule]) -> dict[str, Path | Outcome]:
+def _build(modules: dict[str, MetadataModule], folder: Path) -> dict[str, Path | Outcome]:
     """One library of the small models' code; the outcome of those whose C does not compile."""
     toolchain = Toolchain(QUICK)
     objects, result = list(_runtime_objects()), dict[str, Path | Outcome]()
-    folder = Path(tempfile.mkdtemp(prefix="partita-conformance-"))
     path = folder / "batch.so"
     for name, module in modules.items():
         if module.build is not QUICK:
