@@ -52,7 +52,8 @@ def test_the_described_model_compiles_without_a_warning(tmp_path):
 def unpacked(module: MetadataModule, folder: Path) -> Path:
     module.export_library(folder / "model.tar")
     with tarfile.open(folder / "model.tar") as archive:
-        archive.extractall(folder, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.4 and later has it
+        archive.extractall(folder)
     return folder / module.program.symbol
 
 
