@@ -49,28 +49,25 @@ def _groups(graph: Graph) -> Iterable[list[Node]]:
         if node in taken or not _is_product(node):
             continue
         group = [node]
-        while (follower := _follower(graph, group[-1], node.output)) is not None:
+        while (follower := _follower(graph, group[-1].output)) is not None:
             group.append(follower)
         if len(group) > 1:
             taken.update(group)
             yield group
 
 
-def _follower(graph: Graph, node: Node, first: Value) -> Node | None:
-    """Who alone reads what `node` makes, if it does so matrix by matrix."""
-    value = node.output
+def _follower(graph: Graph, value: Value) -> Node | None:
+    """Who alone reads `value`, if it does so matrix by matrix."""
     consumers = graph.consumers(value)
     if len(consumers) != 1 or graph.is_output(value) or _matrix_bytes(value) > LARGEST:
         return None
     (consumer,) = consumers
-    lead = first.shape[:-2]
-    if not consumer.outputs or not dims.same_shape(consumer.output.shape[:-2], lead):
+    if not consumer.outputs or not dims.same_shape(consumer.output.shape[:-2], value.shape[:-2]):
         return None
     if _is_product(consumer):
         product = members(consumer)[0]
         position = list(consumer.operands).index(value)
-        is_factor = any(_stands_for(consumer, operand) == position for operand in product.operands)
-        return consumer if is_factor and dims.same_shape(value.shape[:-2], lead) else None
+        return consumer if any(_stands_for(consumer, operand) == position for operand in product.operands) else None
     return consumer if _keeps_rows(consumer, value) else None
 
 

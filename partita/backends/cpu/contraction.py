@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from partita.backends.cpu.expressions import Scope
+from partita.backends.cpu.expressions import Scope, matrix_position
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.scalars import stored
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Load, affine, replace_indices
+from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import Window, window
@@ -196,17 +196,7 @@ class _Product(_Tiles):
 
     def _batch_offset(self, value: Value, batch: Sequence[Axis]) -> str:
         """Where an operand's matrix lies for the current indices of the leading axes."""
-        lead = value.shape[:-2]
-        aligned = batch[len(batch) - len(lead) :]
-        indices = [
-            Literal(0, DType.INT64) if dims.is_static(dim) and dim == 1 else Index(axis)
-            for dim, axis in zip(lead, aligned, strict=True)
-        ]
-        zero = Literal(0, DType.INT64)
-        from partita.backends.cpu.expressions import linear_position
-
-        form = affine(linear_position(Load(value, (*indices, zero, zero), value.tensor.dtype)))
-        text = self.writer.printer.affine_text(form)
+        text = self.writer.printer.affine_text(matrix_position(value, batch))
         return "" if text == "0" else f" + {text}"
 
 

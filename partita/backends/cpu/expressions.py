@@ -20,6 +20,7 @@ from partita.backends.source import Names
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Call, Cast, Expr, Index, Literal, Load, Reduce, Size, affine, children, walk
+from partita.ir.graph import Value
 from partita.ir.types import DType
 
 
@@ -238,6 +239,22 @@ class ExpressionPrinter:
 
 
 # ---------------------------------------------------------------------- places
+
+
+def matrix_position(value: Value, batch: Sequence[Axis]) -> Mapping[Axis | None, Dim]:
+    """Where a value's matrix lies, in elements: steps of the leading axes `batch`, of which it may lack some, or have
+    one element for all."""
+    zero = Literal(0, DType.INT64)
+    lead = value.shape[:-2]
+    indices = [
+        zero if dims.is_static(dim) and dim == 1 else Index(axis)
+        for dim, axis in zip(lead, batch[len(batch) - len(lead) :], strict=True)
+    ]
+    form: Mapping[Axis | None, Dim] | None = affine(
+        linear_position(Load(value, (*indices, zero, zero), value.tensor.dtype))
+    )
+    assert form is not None
+    return form
 
 
 def strides(shape: Sequence[Dim]) -> list[Dim]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from partita.backends.cpu.blocked_convolution import COPIES
 from partita.backends.cpu.blocked_operators import block_count, is_packed_product
-from partita.backends.cpu.expressions import Scope, linear_position
+from partita.backends.cpu.expressions import Scope, matrix_position
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
@@ -17,7 +17,7 @@ from partita.backends.cpu.pack_products import FEW
 from partita.backends.cpu.scalars import stored
 from partita.backends.cpu.tiles import CACHED_PANEL, FEW_TILES, PRODUCTS, Ahead, Tile, tile_function, weights_ahead
 from partita.ir import dims
-from partita.ir.expression import Axis, Index, Literal, Load, affine, replace_indices
+from partita.ir.expression import Axis, Load, replace_indices
 from partita.ir.formula import compute
 from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
@@ -129,17 +129,16 @@ class ProductKernel:
                 scope.write("else")
                 scope.write(f"    {call(rest)}")
             return
-        scope.write("else")
+        scope.write("else {")
         inner = scope.inner()
-        inner.write("for (int64_t done = 0; done < rows;) {")
+        inner.write("int64_t done = 0;")
         for power in (16, 8, 4, 2, 1):
             if power < pixels:
-                part = inner.inner()
-                part.write(f"if (rows & {power}) {{")
-                part.write(f"    {call(power, 'done')}")
-                part.write(f"    done += {power};")
-                part.write("}")
-        inner.write("}")
+                inner.write(f"if (rows & {power}) {{")
+                inner.write(f"    {call(power, 'done')}")
+                inner.write(f"    done += {power};")
+                inner.write("}")
+        scope.write("}")
 
     def ahead(self, tile: Tile, together: int) -> Ahead:
         return weights_ahead(tile, self.block, self.depth * self.width, together)
@@ -149,7 +148,8 @@ class ProductKernel:
         most = self.writer.target.sums // self.panels
         if not dims.is_static(rows):
             return most
-        return -(-max(int(rows), 1) // -(-max(int(rows), 1) // most))
+        count = max(int(rows), 1)
+        return -(-count // -(-count // most))
 
     def write_store(self, scope: Scope, start: str, first: str = "first") -> None:
         """Stores the tile `sums`, whose top left element is at row `first` and column `start`, row by row."""
@@ -283,14 +283,7 @@ class RunTimeProductKernel(ProductKernel):
 
     def _offset(self, value: Value, columns: dims.Dim, packed: int = 1) -> str:
         """Where an operand's matrix lies for the current step, its rows holding `packed` elements for `columns`."""
-        lead = value.shape[:-2]
-        aligned = self.batch[len(self.batch) - len(lead) :]
-        zero = Literal(0, DType.INT64)
-        indices = [
-            zero if dims.is_static(dim) and dim == 1 else Index(axis) for dim, axis in zip(lead, aligned, strict=True)
-        ]
-        form = affine(linear_position(Load(value, (*indices, zero, zero), value.tensor.dtype)))
-        assert form is not None
+        form = matrix_position(value, self.batch)
         scaled = {axis: dims.simplified(dims.floor_div(step * packed, columns)) for axis, step in form.items()}
         text = self.writer.printer.affine_text(scaled)
         return "" if text == "0" else f" + {text}"

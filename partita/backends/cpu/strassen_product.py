@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from partita.backends.cpu import strassen
@@ -67,7 +68,7 @@ class StrassenKernel(ProductKernel):
     def _write_products(self, scope: Scope, pixels: int, panel: str, tile: str, tiles: int) -> None:
         """The seven products of a tile, one after the other in `products`."""
         depth, size = self.depth, self.depth * self.width
-        step = 16 if depth % 16 == 0 else 1
+        step = math.gcd(depth, self.block)
         shape = Tile(pixels, self.panels, step, depth)
         ahead = weights_ahead(shape, self.block, 7 * size, tiles)
         scope.write(f"const partita_window window = {{{depth // step}, {step}, 0, 0, {self.width}, {self.block}}};")

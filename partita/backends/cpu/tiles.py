@@ -37,9 +37,10 @@ class Ahead:
 
     def start(self, tile: str) -> str:
         """The C text of what the tile of this number asks for first."""
-        return (
-            "weights" + (f" + {self.first}" if self.first else "") + (f" + {tile} * {self.share}" if self.share else "")
-        )
+        terms = ["weights"]
+        terms += [str(self.first)] if self.first else []
+        terms += [f"{tile} * {self.share}"] if self.share else []
+        return " + ".join(terms)
 
 
 def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:

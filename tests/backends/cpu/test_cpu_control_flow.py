@@ -213,8 +213,7 @@ def test_two_loops_whose_bodies_use_the_same_names():
     check(text, {"n": np.int64(3), "m": np.int64(4), "x": ROWS[:, 0], "z": V})
 
 
-def test_what_is_stacked_must_not_change_its_shape():
-    text = """g (int64 n, float[N] x) => (float[M] last, float[T, K] all) {
+STACKS_WHAT_GROWS = """g (int64 n, float[N] x) => (float[M] last, float[T, K] all) {
         last, all = Loop (n, , x) <body = b (int64 i, bool on, float[L] state)
                 => (bool again, float[K] next, float[K] out) {
             again = Identity (on)
@@ -222,7 +221,10 @@ def test_what_is_stacked_must_not_change_its_shape():
             out = Neg (next)
         }>
     }"""
-    module = compiled(text)
+
+
+def test_what_is_stacked_must_not_change_its_shape():
+    module = compiled(STACKS_WHAT_GROWS)
     assert module.run({"n": np.int64(1), "x": V})["all"].shape == (1, 4)
     with pytest.raises((ExecutionError, InputError), match="changes its shape"):
         module.run({"n": np.int64(2), "x": V})
@@ -244,17 +246,7 @@ def test_sizes_that_steps_decide_are_compared_with_what_kernels_take_them_for():
 
 
 def test_names_in_messages_are_no_formats():
-    proto = onnx.parser.parse_model(
-        HEADER
-        + """g (int64 n, float[N] x) => (float[M] last, float[T, K] all) {
-        last, all = Loop (n, , x) <body = b (int64 i, bool on, float[L] state)
-                => (bool again, float[K] next, float[K] out) {
-            again = Identity (on)
-            next = Concat <axis = 0> (state, x)
-            out = Neg (next)
-        }>
-    }"""
-    )
+    proto = onnx.parser.parse_model(HEADER + STACKS_WHAT_GROWS)
     proto.graph.node[0].name = "100%n%s"
     with pytest.raises(InputError, match="100%n%s: what is stacked"):
         partita.compile(proto, build=QUICK).run({"n": np.int64(2), "x": V})
