@@ -5,6 +5,8 @@ when they are compiled."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from partita.backends.cpu.blocked_convolution import BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
@@ -16,7 +18,7 @@ from partita.ir.types import DType
 ELEMENTS = 20  # of a window a nanosecond, on one thread
 
 
-class WindowKernel(BlockedKernel):
+class WindowKernel(BlockedKernel, ABC):
     """`[N, Cb, H, W, B]` to `[N, Cb, OH, OW, B]`: each vector of the result from one window of its own channels."""
 
     def write(self) -> Kernel:
@@ -80,9 +82,9 @@ class WindowKernel(BlockedKernel):
         tile.write("}")
         scope.write("}")
 
+    @abstractmethod
     def combination(self, block: str) -> tuple[str, str]:
         """The function of partita_blocked.h that combines windows, and its own argument."""
-        raise NotImplementedError
 
 
 class DepthwiseKernel(WindowKernel):
