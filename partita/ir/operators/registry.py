@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation
@@ -80,47 +80,42 @@ def definitions() -> Iterable[Operator]:
     return _OPERATORS.values()
 
 
-def _declare(slot: str, names: Sequence[str], domain: str) -> Callable[[Declared], Declared]:
-    """Puts the decorated function into a slot of these operators."""
+class Declare(Generic[Declared]):
+    """A decorator: puts the decorated function into a slot of the operators named."""
 
-    def register(function: Declared) -> Declared:
-        for name in names:
-            setattr(operator(name, domain), slot, function)
-        return function
+    def __init__(self, slot: str) -> None:
+        self.slot = slot
 
-    return register
+    def __call__(self, *names: str, domain: str = "") -> Callable[[Declared], Declared]:
+        def register(function: Declared) -> Declared:
+            for name in names:
+                setattr(operator(name, domain), self.slot, function)
+            return function
 
-
-def computes(*names: str, domain: str = "") -> Callable[[Compute], Compute]:
-    """Declares the decorated function as the expression of these operators."""
-    return _declare("compute", names, domain)
-
-
-def performs(*names: str, domain: str = "") -> Callable[[Perform], Perform]:
-    """Declares the decorated function as the procedure of these operators; their types come from `infers`."""
-    return _declare("procedure", names, domain)
+        return register
 
 
-def calls(*names: str, domain: str = "") -> Callable[[Call], Call]:
-    """Declares the decorated function as the routine of these operators, which tells their types too."""
-    return _declare("routine", names, domain)
+computes = Declare[Compute]("compute")
+performs = Declare[Perform]("procedure")  # the types come from `infers`
+calls = Declare[Call]("routine")
+decomposes = Declare[Decompose]("decompose")
+propagates = Declare[Propagate]("propagate")
+becomes = Declare[Replace]("sized_by_data")
+"""What all nodes become when they are brought to one meaning, before any backend is asked; None: it stays. Of older
+versions of the operator too, where the domain is not ONNX's own."""
 
 
 def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
-    return _declare("infer", names, domain)
+    def register(rule: Rule) -> Rule:
+        Declare[Infer]("infer")(*names, domain=domain)(rule)
+        return rule
+
+    return register
 
 
 def keeps_type(*names: str, domain: str = "") -> None:
     """Declares operators whose only output has the type of the first operand."""
     infers(*names, domain=domain)(lambda node: node.operand(0).type)
-
-
-def decomposes(*names: str, domain: str = "") -> Callable[[Decompose], Decompose]:
-    return _declare("decompose", names, domain)
-
-
-def propagates(*names: str, domain: str = "") -> Callable[[Propagate], Propagate]:
-    return _declare("propagate", names, domain)
 
 
 def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], Upgrade]:
@@ -141,10 +136,4 @@ def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Replace], R
     """Declares what nodes become whose `operands`, which shape the result, are not known when compiling."""
     for name in names:
         operator(name).structure = tuple(operands)
-    return _declare("sized_by_data", names, "")
-
-
-def becomes(*names: str, domain: str = "") -> Callable[[Replace], Replace]:
-    """Declares what all nodes become when they are brought to one meaning, before any backend is asked; None: it stays.
-    Of older versions of the operator too, where the domain is not ONNX's own."""
-    return _declare("sized_by_data", names, domain)
+    return becomes(*names)
