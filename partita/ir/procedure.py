@@ -61,6 +61,11 @@ def over(name: str, extent: Dim) -> Index:
     return Index(Axis(name, extent))
 
 
+def indices_over(shape: Sequence[Dim]) -> list[Index]:
+    """Indices of loops over all elements of a shape."""
+    return [Index(axis) for axis in axes_of(shape)]
+
+
 def store(value: Value, indices: Sequence[Expr | int], body: Operand, when: Expr | None = None) -> Store:
     """One element, in each step of the loops around it."""
     return Store((), value, tuple(literal(i, DType.INT64) for i in indices), literal(body, value.tensor.dtype), when)

@@ -2,62 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call, literal
+from partita.ir.expression import Computation, Expr, Index, call, literal
 from partita.ir.formula import cast, compute, load, only, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, normalized_axis, required, required_ints
+from partita.ir.operators.contents import axis_of, required, required_ints
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attributes_to_inputs
-from partita.ir.operators.registry import computes, infers, keeps_type, performs, sized_by_data, upgrades
-from partita.ir.procedure import Loops, Procedure, axes_of, current, fill, once, store, temporary
+from partita.ir.operators.registry import becomes, computes, infers, keeps_type, performs, upgrades
+from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 # ---------------------------------------------------------------------- reading
 
 
 @computes("GatherElements")
-def gather_elements(node: Node) -> Computation:
-    x, indices = node.operand(0), node.operand(1)
+def gather_elements(node: Node, x: Value, indices: Value) -> Computation:
     axis = axis_of(node, len(x.shape))
 
     def body(*i: Expr) -> Expr:
-        place = wrapped(load(indices, *i), x.shape[axis])
-        return load(x, *(place if n == axis else index for n, index in enumerate(i)))
+        return load(x, *i[:axis], wrapped(load(indices, *i), x.shape[axis]), *i[axis + 1 :])
 
     return compute(indices.shape, body)
 
 
 @computes("GatherND")
-def gather_nd(node: Node) -> Computation:
+def gather_nd(node: Node, x: Value, indices: Value, *, batch_dims: int = 0) -> Computation:
     """Slices of the operand at index vectors: the last axis of the indices counts axes after the batch's."""
-    x, indices = node.operand(0), node.operand(1)
-    batch, depth = node.attributes.get("batch_dims", 0), indices.shape[-1]
-    lead = len(indices.shape) - 1
-    if not dims.is_static(depth) or depth > len(x.shape) - batch:
-        raise ShapeError(f"{node.describe()}: index vectors of length {depth} into {len(x.shape) - batch} axes")
+    lead, depth = len(indices.shape) - 1, indices.shape[-1]
+    if not dims.is_static(depth) or depth > len(x.shape) - batch_dims:
+        raise ShapeError(f"{node.describe()}: index vectors of length {depth} into {len(x.shape) - batch_dims} axes")
 
     def body(*i: Expr) -> Expr:
-        place = [wrapped(load(indices, *i[:lead], n), x.shape[batch + n]) for n in range(depth)]
-        return load(x, *i[:batch], *place, *i[lead:])
+        place = [wrapped(load(indices, *i[:lead], n), x.shape[batch_dims + n]) for n in range(depth)]
+        return load(x, *i[:batch_dims], *place, *i[lead:])
 
-    return compute((*indices.shape[:-1], *x.shape[batch + depth :]), body)
+    return compute((*indices.shape[:-1], *x.shape[batch_dims + depth :]), body)
 
 
 @computes("ReverseSequence")
-def reverse_sequence(node: Node) -> Computation:
-    x, lengths = node.operand(0), node.operand(1)
-    batch, time = node.attributes.get("batch_axis", 1), node.attributes.get("time_axis", 0)
-
+def reverse_sequence(node: Node, x: Value, lengths: Value, *, batch_axis: int = 1, time_axis: int = 0) -> Computation:
     def body(*i: Expr) -> Expr:
-        length = load(lengths, i[batch])
-        place = select(i[time] < length, length - 1 - i[time], i[time])
-        return load(x, *(place if n == time else index for n, index in enumerate(i)))
+        length, time = load(lengths, i[batch_axis]), i[time_axis]
+        place = select(time < length, length - 1 - time, time)
+        return load(x, *i[:time_axis], place, *i[time_axis + 1 :])
 
     return compute(x.shape, body)
 
@@ -65,7 +58,7 @@ def reverse_sequence(node: Node) -> Computation:
 # ---------------------------------------------------------------------- choosing
 
 
-@sized_by_data("NonZero", operands=[])
+@becomes("NonZero")
 def non_zero(build: Builder, node: Node) -> Value:
     return indices_where(build, node.operand(0))
 
@@ -78,40 +71,33 @@ def indices_where(build: Builder, x: Value) -> Value:
 
 
 @infers("NonZero", domain=DOMAIN)
-def non_zero_type(node: Node) -> Type:
-    return TensorType(DType.INT64, (len(node.operand(0).shape), required(node, 1).item()))
+def non_zero_type(node: Node, x: Value) -> Type:
+    return TensorType(DType.INT64, (len(x.shape), required(node, 1).item()))
 
 
 @performs("NonZero", domain=DOMAIN)
-def places_of_others(node: Node) -> Procedure:
-    x, y = node.operand(0), node.output
-    count = temporary("count", DType.INT64, [])
-    axes = axes_of(x.shape)
-    is_other = cast(load(x, *map(Index, axes)), DType.BOOL)
-    stores = [store(y, [n, current(count)], Index(axis)) for n, axis in enumerate(axes)]
-    step = once(*stores, store(count, [], current(count) + 1), when=is_other)
-    return Procedure((once(store(count, [], 0)), Loops(axes, (step,))), (count,))
+def places_of_others(node: Node, x: Value) -> Procedure:
+    count, i = temporary("count", DType.INT64, []), indices_over(x.shape)
+    stores = [store(node.output, [n, current(count)], index) for n, index in enumerate(i)]
+    step = once(*stores, store(count, [], current(count) + 1), when=cast(load(x, *i), DType.BOOL))
+    return Procedure((once(store(count, [], 0)), each(i, step)), (count,))
 
 
-@sized_by_data("Compress", operands=[])
-def compress(build: Builder, node: Node) -> Value:
+@becomes("Compress")
+def compress(build: Builder, node: Node, x: Value, condition: Value, *, axis: int | None = None) -> Value:
     """The slices of an axis, or the elements, where a condition holds."""
-    x, axis = node.operand(0), node.attributes.get("axis")
-    if axis is None:
-        x, axis = build("Reshape", x, build.ints([-1])), 0
-    places = build("Squeeze", indices_where(build, node.operand(1)), build.ints([0]))
-    return build("Gather", x, places, axis=axis)
+    x = build("Reshape", x, build.ints([-1])) if axis is None else x
+    places = build("Squeeze", indices_where(build, condition), build.ints([0]))
+    return build("Gather", x, places, axis=axis or 0)
 
 
 # ---------------------------------------------------------------------- patterns
 
 
 @computes("OneHot")
-def one_hot(node: Node) -> Computation:
+def one_hot(node: Node, indices: Value, _: Value, values: Value) -> Computation:
     """Places outside [-depth, depth) are off everywhere."""
-    indices, values = node.operand(0), node.operand(2)
-    extent = required_ints(node, 1)[0]
-    axis = normalized_axis(node, node.attributes.get("axis", -1), len(indices.shape) + 1)
+    (extent,), axis = required_ints(node, 1), axis_of(node, len(indices.shape) + 1, -1)
 
     def body(*i: Expr) -> Expr:
         given = cast(load(indices, *i[:axis], *i[axis + 1 :]), DType.INT64)
@@ -122,25 +108,19 @@ def one_hot(node: Node) -> Computation:
 
 
 @computes("Trilu")
-def triangle(node: Node) -> Computation:
-    x, diagonal = node.operand(0), node.input(1)
-
+def triangle(node: Node, x: Value, diagonal: Value | None, *, upper: int = 1) -> Computation:
     def body(*i: Expr) -> Expr:
-        offset = literal(0, DType.INT64) if diagonal is None else only(diagonal)
-        distance = i[-1] - i[-2]
-        inside = distance >= offset if node.attributes.get("upper", 1) else distance <= offset
-        return select(inside, load(x, *i), 0)
+        offset, distance = 0 if diagonal is None else only(diagonal), i[-1] - i[-2]
+        return select(distance >= offset if upper else distance <= offset, load(x, *i), 0)
 
     return compute(x.shape, body)
 
 
 @computes("EyeLike")
-def eye_like(node: Node) -> Computation:
-    x = node.operand(0)
-    kind = DType.from_onnx(node.attributes["dtype"]) if "dtype" in node.attributes else x.tensor.dtype
-    offset = node.attributes.get("k", 0)
+def eye_like(node: Node, x: Value, *, dtype: int | None = None, k: int = 0) -> Computation:
+    kind = DType.from_onnx(dtype or x.tensor.dtype.onnx)
     on, off = (literal(value, kind) for value in ((True, False) if kind is DType.BOOL else (1, 0)))
-    return compute(x.shape, lambda i, j: select(call("eq", j - i, offset), on, off))
+    return compute(x.shape, lambda i, j: select(call("eq", j - i, k), on, off))
 
 
 # ---------------------------------------------------------------------- writing
@@ -158,57 +138,48 @@ _COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
 }
 
 
-def _scatter(node: Node, axes: tuple[Axis, ...], place: list[Expr]) -> Procedure:
+def _scatter(node: Node, i: Sequence[Index], place: Sequence[Expr]) -> Procedure:
     """A copy of the data, then every update at its place."""
-    x, updates, y = node.operand(0), node.operand(2), node.output
-    combine = _COMBINE[node.attributes.get("reduction", "none")]
-    new = load(updates, *map(Index, axes))
-    update = store(y, place, combine(current(y, place), new))
-    return Procedure((once(fill(y, lambda *i: load(x, *i))), Loops(axes, (update,))))
+    x, _, updates = node.operands
+    combine, y = _COMBINE[node.attributes.get("reduction", "none")], node.output
+    update = store(y, place, combine(current(y, place), load(updates, *i)))
+    return Procedure((once(fill(y, lambda *j: load(x, *j))), each(i, update)))
 
 
 @performs("ScatterElements")
-def scatter_elements(node: Node) -> Procedure:
-    x, indices = node.operand(0), node.operand(1)
-    axis = axis_of(node, len(x.shape))
-    axes = axes_of(indices.shape)
-    place: list[Expr] = [Index(a) for a in axes]
-    place[axis] = wrapped(cast(load(indices, *map(Index, axes)), DType.INT64), x.shape[axis])
-    return _scatter(node, axes, place)
+def scatter_elements(node: Node, x: Value, indices: Value) -> Procedure:
+    axis, i = axis_of(node, len(x.shape)), indices_over(indices.shape)
+    place = wrapped(cast(load(indices, *i), DType.INT64), x.shape[axis])
+    return _scatter(node, i, [*i[:axis], place, *i[axis + 1 :]])
 
 
 @performs("ScatterND")
-def scatter_nd(node: Node) -> Procedure:
-    x, indices, updates = node.operands
+def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Procedure:
     lead, depth = len(indices.shape) - 1, indices.shape[-1]
     if not dims.is_static(depth):
         raise ShapeError(f"{node.describe()}: the length of index vectors must be known when compiling")
-    axes = axes_of(updates.shape)
-    i = [Index(axis) for axis in axes]
+    i = indices_over(updates.shape)
     place = [wrapped(load(indices, *i[:lead], n), x.shape[n]) for n in range(depth)]
-    return _scatter(node, axes, [*place, *i[lead:]])
+    return _scatter(node, i, [*place, *i[lead:]])
 
 
 @computes("TensorScatter")
-def tensor_scatter(node: Node) -> Computation:
+def tensor_scatter(node: Node, cache: Value, update: Value, places: Value | None, *, mode: str = "") -> Computation:
     """A cache with an update written at a place of its own for each sample, or around its end (`circular`)."""
-    cache, update, places = node.operand(0), node.operand(1), node.input(2)
     axis = axis_of(node, len(cache.shape), -2)
 
     def body(*i: Expr) -> Expr:
         offset = i[axis] - (load(places, i[0]) if places is not None else 0)
-        if node.attributes.get("mode", "linear") == "circular":
-            offset = call("mod", offset, size(cache.shape[axis]))
+        offset = call("mod", offset, size(cache.shape[axis])) if mode == "circular" else offset
         inside = (offset >= 0) & (offset < size(update.shape[axis]))
-        new = load(update, *(offset if n == axis else index for n, index in enumerate(i)))
-        return select(inside, new, load(cache, *i))
+        return select(inside, load(update, *i[:axis], offset, *i[axis + 1 :]), load(cache, *i))
 
     return compute(cache.shape, body)
 
 
 @computes("BitCast")
-def bit_cast(node: Node) -> Computation:
-    x, kind = node.operand(0), DType.from_onnx(node.attributes["to"])
+def bit_cast(node: Node, x: Value, *, to: int) -> Computation:
+    kind = DType.from_onnx(to)
     if kind.bits != x.tensor.dtype.bits:
         raise ShapeError(f"{node.describe()}: {kind!r} has another width than {x.tensor.dtype!r}")
     return compute(x.shape, lambda *i: call("bit_cast", load(x, *i), dtype=kind))

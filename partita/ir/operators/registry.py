@@ -11,15 +11,19 @@ A definition gives any of
 - `sized_by_data`: the operator in terms of others and of observed sizes, for operands that are expected to be known
   but depend on the inputs;
 - `is_view`: the first output is the first operand under another shape, so that no data need move.
+
+Rules that are declared here may name more than the node: further parameters are its operands, in order (None where one
+is absent), `*rest` those after them, and keyword-only ones its attributes, defaulting to what an absent one means.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
-from partita.ir.builder import Builder
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import Known
@@ -27,16 +31,17 @@ from partita.ir.procedure import Procedure
 from partita.ir.routine import Routine
 from partita.ir.types import Type
 
-Compute = Callable[[Node], Computation | Sequence[Computation]]
-Perform = Callable[[Node], Procedure]
-Call = Callable[[Node], Routine]
-Infer = Callable[[Node], Type | Sequence[Type]]
+# Of a node, or of a builder and a node; then of operands and attributes.
+Compute = Callable[..., Computation | Sequence[Computation]]
+Perform = Callable[..., Procedure]
+Call = Callable[..., Routine]
+Infer = Callable[..., Type | Sequence[Type]]
 Rule = TypeVar("Rule", bound=Infer)  # one that says which of these types it gives
-Declared = TypeVar("Declared")
-Decompose = Callable[[Builder, Node], Value | Sequence[Value]]
-Replace = Callable[[Builder, Node], Value | Sequence[Value] | None]
-Propagate = Callable[[Node], Known | None]
-Upgrade = Callable[[Builder, Node], Value | Sequence[Value | None] | None]
+Declared = TypeVar("Declared", bound=Callable[..., Any])
+Decompose = Callable[..., Value | Sequence[Value]]
+Replace = Callable[..., Value | Sequence[Value] | None]
+Propagate = Callable[..., Known | None]
+Upgrade = Callable[..., Value | Sequence[Value | None] | None]
 
 
 @dataclass(slots=True)
@@ -80,6 +85,23 @@ def definitions() -> Iterable[Operator]:
     return _OPERATORS.values()
 
 
+def of_node(rule: Declared) -> Declared:
+    """The rule as a function of a builder, if it takes one, and a node: these give it all else that it names."""
+    parameters = inspect.signature(rule).parameters.values()
+    count = len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("build", "node")])
+    takes_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
+    @functools.wraps(rule)
+    def filled(*leading: Any) -> Any:
+        node: Node = leading[-1]
+        operands = [*map(node.input, range(count)), *(node.inputs[count:] if takes_rest else ())]
+        attributes = {key: node.attributes[key] for key in keywords if key in node.attributes}
+        return rule(*leading, *operands, **attributes)
+
+    return cast(Declared, filled)
+
+
 class Declare(Generic[Declared]):
     """A decorator: puts the decorated function into a slot of the operators named."""
 
@@ -88,9 +110,10 @@ class Declare(Generic[Declared]):
 
     def __call__(self, *names: str, domain: str = "") -> Callable[[Declared], Declared]:
         def register(function: Declared) -> Declared:
+            rule = of_node(function)
             for name in names:
-                setattr(operator(name, domain), self.slot, function)
-            return function
+                setattr(operator(name, domain), self.slot, rule)
+            return rule
 
         return register
 
@@ -107,8 +130,7 @@ versions of the operator too, where the domain is not ONNX's own."""
 
 def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
-        Declare[Infer]("infer")(*names, domain=domain)(rule)
-        return rule
+        return cast(Rule, Declare[Infer]("infer")(*names, domain=domain)(rule))
 
     return register
 
@@ -125,7 +147,7 @@ def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], 
     def register(function: Upgrade) -> Upgrade:
         for name in names:
             steps = operator(name, domain).upgrades
-            steps.append((before, function))
+            steps.append((before, of_node(function)))
             steps.sort(key=lambda step: step[0])
         return function
 
