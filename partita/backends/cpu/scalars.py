@@ -135,7 +135,9 @@ def conversion(text: str, source: DType, target: DType, saturate: bool) -> str:
         return f"({C_TYPES[target]})({text})"
     if source.is_float:
         wide = "double" if source is DType.FLOAT64 else "float"
-        return f"partita_{short_name(target)}_from_{wide}({text})"
+        through = DType.INT32 if target.bits < 32 else DType.INT64 if target is DType.UINT32 else target
+        number = f"partita_{short_name(through)}_from_{wide}({text})"
+        return number if through is target else conversion(number, through, target, saturate)
     return f"partita_{short_name(target)}_wrap({text})" if target.bits < 8 else f"(({C_TYPES[target]})({text}))"
 
 

@@ -189,8 +189,8 @@ static inline float partita_erf_float(float x) {
     return copysignf(large < 0.9f ? large + large * p : far, x);
 }
 
-/* Casts to integers truncate. NaN gives 0; what is too large saturates for 32 and 64 bits, and wraps around from there
- * to the narrower types, as x86 and NumPy do for values that fit in 32 bits. */
+/* Casts to integers truncate. NaN gives 0; what is too large saturates. (Casts to narrower types wrap around from these,
+ * as x86 and NumPy do for values that fit in 32 bits.) */
 #define PARTITA_FLOAT_TO_INTEGER(from)                                                                            \
     static inline int64_t partita_int64_from_##from(from a) {                                                     \
         return a != a ? 0 : a >= (from)0x1p63 ? INT64_MAX : a < (from)-0x1p63 ? INT64_MIN : (int64_t)a;           \
@@ -200,24 +200,16 @@ static inline float partita_erf_float(float x) {
     }                                                                                                             \
     static inline int32_t partita_int32_from_##from(from a) {                                                     \
         return a != a ? 0 : a >= (from)0x1p31 ? INT32_MAX : a < (from)-0x1p31 ? INT32_MIN : (int32_t)a;           \
-    }                                                                                                             \
-    static inline uint32_t partita_uint32_from_##from(from a) { return (uint32_t)partita_int64_from_##from(a); }  \
-    static inline int16_t partita_int16_from_##from(from a) { return (int16_t)partita_int32_from_##from(a); }     \
-    static inline uint16_t partita_uint16_from_##from(from a) { return (uint16_t)partita_int32_from_##from(a); }  \
-    static inline int8_t partita_int8_from_##from(from a) { return (int8_t)partita_int32_from_##from(a); }        \
-    static inline uint8_t partita_uint8_from_##from(from a) { return (uint8_t)partita_int32_from_##from(a); }     \
-    static inline int8_t partita_int4_from_##from(from a) { return partita_int4_wrap(partita_int32_from_##from(a)); } \
-    static inline uint8_t partita_uint4_from_##from(from a) { return partita_uint4_wrap(partita_int32_from_##from(a)); } \
-    static inline int8_t partita_int2_from_##from(from a) { return partita_int2_wrap(partita_int32_from_##from(a)); } \
-    static inline uint8_t partita_uint2_from_##from(from a) { return partita_uint2_wrap(partita_int32_from_##from(a)); }
+    }
 
 PARTITA_FLOAT_TO_INTEGER(float)
 PARTITA_FLOAT_TO_INTEGER(double)
 
-/* ------------------------------------------------------------------ 16-bit floats */
+/* ------------------------------------------------------------------ floats of 16, 8 and 4 bits */
 
-typedef uint16_t partita_float16;
-typedef uint16_t partita_bfloat16;
+typedef uint16_t partita_float16, partita_bfloat16;
+typedef uint8_t partita_float8e4m3fn, partita_float8e4m3fnuz, partita_float8e5m2, partita_float8e5m2fnuz;
+typedef uint8_t partita_float8e8m0, partita_float4e2m1;
 
 static inline float partita_bfloat16_to_float(partita_bfloat16 stored) { return partita_from_bits((uint32_t)stored << 16); }
 
@@ -228,113 +220,82 @@ static inline partita_bfloat16 partita_bfloat16_from_float(float value) {
     return (partita_bfloat16)((value != value ? bits | 0x400000 : rounded) >> 16);
 }
 
-static inline float partita_bfloat16_round(float value) {
-    return partita_bfloat16_to_float(partita_bfloat16_from_float(value));
-}
-
-static inline float partita_float16_to_float(partita_float16 stored) {
-    uint32_t sign = (uint32_t)(stored & 0x8000) << 16, magnitude = stored & 0x7fff;
-    if (magnitude >= 0x7c00)
-        return partita_from_bits(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
-    if (magnitude < 0x400)
-        return partita_from_bits(sign | partita_bits((float)magnitude * 0x1p-24f));
-    return partita_from_bits(sign | ((magnitude << 13) + 0x38000000));
-}
-
-/* Rounds to nearest, ties to even; too large gives infinity. */
-static inline partita_float16 partita_float16_from_float(float value) {
-    uint32_t bits = partita_bits(value), sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000)
-        return (partita_float16)(sign | 0x7e00 | (magnitude >> 13 & 0x3ff));
-    if (magnitude >= 0x477ff000)
-        return (partita_float16)(sign | 0x7c00);
-    if (magnitude < 0x38800000) /* adding 0.5 shifts a subnormal's digits to the end of the mantissa, rounded */
-        return (partita_float16)(sign | (partita_bits(partita_from_bits(magnitude) + 0.5f) - 0x3f000000));
-    return (partita_float16)(sign | ((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13));
-}
-
-static inline float partita_float16_round(float value) {
-    return partita_float16_to_float(partita_float16_from_float(value));
-}
-
-/* ------------------------------------------------------------------ floats of 8 and 4 bits */
-
-typedef uint8_t partita_float8e4m3fn;
-typedef uint8_t partita_float8e4m3fnuz;
-typedef uint8_t partita_float8e5m2;
-typedef uint8_t partita_float8e5m2fnuz;
-typedef uint8_t partita_float8e8m0;
-typedef uint8_t partita_float4e2m1;
-
 /* 2^exponent, for any exponent of a float. */
 static inline float partita_power_of_two(int exponent) {
     return exponent < -126 ? partita_from_bits(1u << (exponent + 149)) : partita_from_bits((uint32_t)(exponent + 127) << 23);
 }
 
-/* The exponent of a finite value, of a subnormal one that of the smallest normal float. */
-static inline int partita_exponent(float value) {
-    int exponent = (int)(partita_bits(value) >> 23 & 0xff) - 127;
-    return exponent < -126 ? -126 : exponent;
+/* The bits, its sign apart, of the nearest number of a format with so many bits of mantissa, whose smallest normal number
+ * has the exponent `lowest`; ties to even. What is too large has more bits than the format. */
+static inline uint32_t partita_small_bits(float magnitude, int mantissa, int lowest) {
+    const int shift = 23 - mantissa;
+    const uint32_t bits = partita_bits(magnitude), half = (1u << (shift - 1)) - 1 + (bits >> shift & 1);
+    const float one = partita_power_of_two(lowest + shift); /* to which a subnormal is added: its digits come last, rounded */
+    if (magnitude < partita_power_of_two(lowest))
+        return partita_bits(magnitude + one) - partita_bits(one);
+    return (bits - ((uint32_t)(lowest + 126) << 23) + half) >> shift;
 }
 
-/* A finite value to the nearest multiple of the last digit that a format of this many mantissa bits has there; ties to
- * even. `lowest` is the exponent of its smallest normal value. */
-static inline float partita_round_to(float value, int mantissa, int lowest) {
-    int exponent = partita_exponent(value);
-    float unit = partita_power_of_two((exponent < lowest ? lowest : exponent) - mantissa);
-    return rintf(value / unit) * unit;
+static inline float partita_small_to_float(uint32_t bits, int mantissa, int lowest) {
+    return bits >> mantissa ? partita_from_bits((bits << (23 - mantissa)) + ((uint32_t)(lowest + 126) << 23))
+                            : (float)bits * partita_power_of_two(lowest - mantissa);
 }
 
-/* The bits of a value that the format holds exactly, its sign apart. */
-static inline uint8_t partita_small_bits(float value, int mantissa, int lowest) {
-    int exponent = partita_exponent(value);
-    if (exponent < lowest || value == 0)
-        return (uint8_t)(fabsf(value) / partita_power_of_two(lowest - mantissa));
-    return (uint8_t)((exponent - lowest + 1) << mantissa | (partita_bits(value) >> (23 - mantissa) & ((1u << mantissa) - 1)));
+static inline float partita_float16_to_float(partita_float16 stored) {
+    const uint32_t sign = (uint32_t)(stored & 0x8000) << 16, magnitude = stored & 0x7fff;
+    return partita_from_bits(sign | (magnitude >= 0x7c00 ? 0x7f800000 | (magnitude & 0x3ff) << 13
+                                                         : partita_bits(partita_small_to_float(magnitude, 10, -14))));
 }
 
-static inline float partita_small_to_float(uint8_t magnitude, int mantissa, int lowest) {
-    int exponent = magnitude >> mantissa, digits = magnitude & ((1 << mantissa) - 1);
-    return exponent ? (float)((1 << mantissa) + digits) * partita_power_of_two(lowest + exponent - 1 - mantissa)
-                    : (float)digits * partita_power_of_two(lowest - mantissa);
+/* Too large gives infinity. */
+static inline partita_float16 partita_float16_from_float(float value) {
+    const uint32_t bits = partita_bits(value), small = partita_small_bits(fabsf(value), 10, -14);
+    const uint32_t magnitude = value != value ? 0x7e00 | (bits >> 13 & 0x3ff) : small > 0x7c00 ? 0x7c00 : small;
+    return (partita_float16)((bits >> 16 & 0x8000) | magnitude);
 }
 
-/* Formats with a sign. `nan` is the code of NaN (its sign apart, where signs of NaN exist), `overflow` what a value too
- * large becomes unless it saturates. */
-#define PARTITA_FLOAT8(name, mantissa, lowest, largest, nan, overflow, unsigned_zero)                             \
+/* Formats with a sign: the bits of the largest number, after which what is too large comes unless it saturates, and of
+ * NaN. Where NaN is what would be -0, zero has no sign. */
+#define PARTITA_FLOAT8(name, mantissa, lowest, largest, nan)                                                      \
+    static inline partita_##name partita_##name##_from_float(float value) {                                       \
+        const uint32_t sign = partita_bits(value) >> 31 << 7, bits = partita_small_bits(fabsf(value), mantissa, lowest); \
+        const uint32_t magnitude = value != value ? nan : bits > largest ? largest + 1 : bits;                    \
+        return (partita_##name)(nan == 0x80 && magnitude == 0 ? 0 : sign | magnitude);                            \
+    }                                                                                                             \
+    static inline float partita_##name##_to_float(partita_##name stored) {                                        \
+        const uint32_t magnitude = stored == nan ? nan : stored & 0x7f;                                           \
+        const float value = magnitude <= largest ? partita_small_to_float(magnitude, mantissa, lowest)            \
+                                                 : magnitude < nan ? INFINITY : NAN;                              \
+        return stored & 0x80 ? -value : value;                                                                    \
+    }                                                                                                             \
     static inline float partita_##name##_round_unsaturated(float value) {                                         \
-        if (value != value || isinf(value))                                                                       \
-            return value != value ? value : copysignf(overflow, value);                                           \
-        float rounded = partita_round_to(value, mantissa, lowest);                                                \
-        if (unsigned_zero && rounded == 0)                                                                        \
-            return 0.0f;                                                                                          \
-        return fabsf(rounded) > largest ? copysignf(overflow, value) : rounded;                                   \
+        return partita_##name##_to_float(partita_##name##_from_float(value));                                     \
     }                                                                                                             \
     static inline float partita_##name##_round(float value) {                                                     \
-        return partita_##name##_round_unsaturated(value > largest ? largest : value < -largest ? -largest : value); \
-    }                                                                                                             \
-    static inline uint8_t partita_##name##_from_float(float value) {                                              \
-        uint8_t sign = partita_bits(value) >> 31 ? 0x80 : 0;                                                      \
-        if (value != value)                                                                                       \
-            return unsigned_zero ? 0x80 : (uint8_t)(sign | nan);                                                  \
-        if (isinf(value))                                                                                         \
-            return (uint8_t)(sign | 0x7c);                                                                        \
-        return (uint8_t)(sign | partita_small_bits(value, mantissa, lowest));                                     \
-    }                                                                                                             \
-    static inline float partita_##name##_to_float(uint8_t stored) {                                               \
-        uint8_t magnitude = stored & 0x7f;                                                                        \
-        if (unsigned_zero ? stored == 0x80 : magnitude >= nan)                                                    \
-            return NAN;                                                                                           \
-        if (isinf(overflow) && magnitude == 0x7c)                                                                 \
-            return stored & 0x80 ? -INFINITY : INFINITY;                                                          \
-        float value = partita_small_to_float(magnitude, mantissa, lowest);                                        \
-        return stored & 0x80 ? -value : value;                                                                    \
+        const float most = partita_small_to_float(largest, mantissa, lowest);                                     \
+        return partita_##name##_round_unsaturated(value > most ? most : value < -most ? -most : value);           \
     }
 
-PARTITA_FLOAT8(float8e4m3fn, 3, -6, 448.0f, 0x7f, NAN, 0)
-PARTITA_FLOAT8(float8e4m3fnuz, 3, -7, 240.0f, 0x80, NAN, 1)
-PARTITA_FLOAT8(float8e5m2, 2, -14, 57344.0f, 0x7d, INFINITY, 0)
-PARTITA_FLOAT8(float8e5m2fnuz, 2, -15, 57344.0f, 0x80, NAN, 1)
+PARTITA_FLOAT8(float8e4m3fn, 3, -6, 0x7e, 0x7f)
+PARTITA_FLOAT8(float8e4m3fnuz, 3, -7, 0x7f, 0x80)
+PARTITA_FLOAT8(float8e5m2, 2, -14, 0x7b, 0x7d)
+PARTITA_FLOAT8(float8e5m2fnuz, 2, -15, 0x7f, 0x80)
+
+/* There are neither infinities nor NaN: what is too large saturates, NaN gives -0. */
+static inline partita_float4e2m1 partita_float4e2m1_from_float(float value) {
+    const uint32_t bits = partita_small_bits(fabsf(value), 1, 0);
+    return (partita_float4e2m1)(value != value ? 8 : partita_bits(value) >> 31 << 3 | (bits > 7 ? 7 : bits));
+}
+static inline float partita_float4e2m1_to_float(partita_float4e2m1 stored) {
+    return copysignf(partita_small_to_float(stored & 7, 1, 0), stored & 8 ? -1.0f : 1.0f);
+}
+
+#define PARTITA_ROUND(name) \
+    static inline float partita_##name##_round(float value) { return partita_##name##_to_float(partita_##name##_from_float(value)); }
+
+PARTITA_ROUND(bfloat16)
+PARTITA_ROUND(float16)
+PARTITA_ROUND(float4e2m1)
 
 /* Powers of two. Rounds up, and holds what is out of range in range; below zero counts as zero. */
 static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
@@ -362,18 +323,6 @@ static inline float partita_float8e8m0_round_unsaturated(float value) {
 static inline float partita_float8e8m0_round(float value) {
     float up = partita_power_of_two_up_float(value);
     return value != value ? value : up < 0x1p-127f ? 0x1p-127f : up > 0x1p127f ? 0x1p127f : up;
-}
-
-/* There are neither infinities nor NaN: what is too large saturates, NaN gives -0. */
-static inline float partita_float4e2m1_round(float value) {
-    return value != value ? -0.0f : value > 6 ? 6.0f : value < -6 ? -6.0f : partita_round_to(value, 1, 0);
-}
-static inline uint8_t partita_float4e2m1_from_float(float value) {
-    return (uint8_t)((partita_bits(value) >> 31) << 3 | partita_small_bits(value, 1, 0));
-}
-static inline float partita_float4e2m1_to_float(partita_float4e2m1 stored) {
-    float value = partita_small_to_float(stored & 7, 1, 0);
-    return stored & 8 ? -value : value;
 }
 
 #endif
