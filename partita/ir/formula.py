@@ -62,9 +62,11 @@ def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:
     return load(value, *(0 if is_one(dim) else index for dim, index in zip(value.shape, aligned, strict=True)))
 
 
-def reduce(combine: str, axes: Sequence[Axis], body: Expr, initial: Operand) -> Expr:
+def reduce(combine: str, axes: Sequence[Axis], body: Expr) -> Expr:
+    """`body` combined over `axes`, from what changes nothing on."""
     check_strings(combine, body.dtype)
-    return Reduce(combine, tuple(axes), body, literal(initial, body.dtype), body.dtype)
+    neutral = {"sum": 0, "prod": 1, "max": lowest(body.dtype), "min": highest(body.dtype)}[combine]
+    return Reduce(combine, tuple(axes), body, literal(neutral, body.dtype), body.dtype)
 
 
 def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
@@ -73,21 +75,21 @@ def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
     return Computation(axes, body(*(Index(axis) for axis in axes)))
 
 
-def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr], initial: Operand) -> Expr:
+def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr]) -> Expr:
     """`body(k0, k1, ...)` combined over the given extents."""
     axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))
-    return reduce(combine, axes, body(*(Index(axis) for axis in axes)), initial)
+    return reduce(combine, axes, body(*(Index(axis) for axis in axes)))
 
 
 def lowest(dtype: DType) -> float | int:
     """The value below all others: what a maximum starts from."""
-    if dtype.is_float:
-        return -math.inf
+    if dtype.is_float or dtype is DType.BOOL:
+        return -math.inf if dtype.is_float else False
     return -(1 << (dtype.bits - 1)) if dtype.is_signed else 0
 
 
 def highest(dtype: DType) -> float | int:
     """The value above all others: what a minimum starts from."""
-    if dtype.is_float:
-        return math.inf
+    if dtype.is_float or dtype is DType.BOOL:
+        return math.inf if dtype.is_float else True
     return (1 << (dtype.bits - 1)) - 1 if dtype.is_signed else (1 << dtype.bits) - 1

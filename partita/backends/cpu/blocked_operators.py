@@ -51,7 +51,7 @@ def blocked_convolution(node: Node) -> Computation:
             value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c, k)
             return value * load(w, block // panels, c, kh, kw, k, block % panels, lane)
 
-        return reduction("sum", [x.shape[1], *view.kernel, w.shape[4]], term, 0) + load(bias, block, lane)
+        return reduction("sum", [x.shape[1], *view.kernel, w.shape[4]], term) + load(bias, block, lane)
 
     return compute((x.shape[0], bias.shape[0], *view.output, width), body)
 
@@ -69,7 +69,7 @@ def planar_convolution(node: Node) -> Computation:
             value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c)
             return value * load(w, block // panels, c, kh, kw, block % panels, lane)
 
-        return reduction("sum", [x.shape[1], *view.kernel], term, 0) + load(bias, block, lane)
+        return reduction("sum", [x.shape[1], *view.kernel], term) + load(bias, block, lane)
 
     return compute((x.shape[0], bias.shape[0], *view.output, width), body)
 
@@ -85,7 +85,7 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
             value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, block, lane)
             return value * load(w, block, kh, kw, lane)
 
-        return reduction("sum", view.kernel, term, 0) + load(bias, block, lane)
+        return reduction("sum", view.kernel, term) + load(bias, block, lane)
 
     return compute((x.shape[0], x.shape[1], *view.output, x.shape[4]), body)
 
@@ -116,7 +116,6 @@ def packed_product(node: Node) -> Computation:
             "sum",
             [w.shape[1]],
             lambda k: load(x, *i[:-1], k) * load(w, block // panels, k, block % panels, i[-1] % width),
-            0,
         )
 
     return compute((*x.shape[:-1], node.attributes["columns"]), body)

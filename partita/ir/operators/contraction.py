@@ -50,7 +50,7 @@ def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> 
             second = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
             return wide(left(*first)) * wide(right(*second))
 
-        return cast(reduction("sum", [depth], term, 0), left(*[0] * len(a.shape)).dtype)
+        return cast(reduction("sum", [depth], term), left(*[0] * len(a.shape)).dtype)
 
     return compute(shape, body)
 
@@ -77,7 +77,7 @@ def gemm(node: Node) -> Computation:
     k = Axis("k", depth)
     i, j, inner = Index(m), Index(n), Index(k)
     left, right = load(a, *((inner, i) if flip_a else (i, inner))), load(b, *((j, inner) if flip_b else (inner, j)))
-    total = cast(reduce("sum", [k], wide(left) * wide(right), 0), a.tensor.dtype)
+    total = cast(reduce("sum", [k], wide(left) * wide(right)), a.tensor.dtype)
     if alpha != 1.0:
         total = total * alpha
     if c is not None:
@@ -207,7 +207,7 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
             value = seen(view, spatial, out, inner, lambda *place: left(n, channel, *place), 0)
             return wide(value) * wide(right(o, c, *inner))
 
-        return cast(reduction("sum", [per_group, *view.kernel], term, 0), left(*[0] * len(x.shape)).dtype)
+        return cast(reduction("sum", [per_group, *view.kernel], term), left(*[0] * len(x.shape)).dtype)
 
     return compute((x.shape[0], outputs, *view.output), body)
 
@@ -256,7 +256,7 @@ def einsum(node: Node) -> Computation:
     )
     product = functools.reduce(lambda a, b: a * b, factors)
     summed = [axis for letter, axis in axes.items() if letter not in right]
-    total = reduce("sum", summed, product, 0) if summed else product
+    total = reduce("sum", summed, product) if summed else product
     return Computation(tuple(axes[letter] for letter in right), cast(total, node.operand(0).tensor.dtype))
 
 

@@ -52,7 +52,7 @@ for _name, _function in {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div",
     "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
     "BitwiseAnd": "bit_and", "BitwiseOr": "bit_or", "BitwiseXor": "bit_xor",
-    "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
+    "Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
 }.items():  # fmt: skip
     elementwise(_name, functools.partial(call, _function))
 
@@ -102,17 +102,12 @@ elementwise("Swish", lambda x, alpha: x * sigmoid(x * alpha), alpha=1.0)
 
 
 @computes("Clip")
-def clip_operator(node: Node) -> Computation:
-    x, low, high = node.operand(0), node.input(1), node.input(2)
-    axes = axes_of(x.shape)
-    result = element(x, axes)
-    if low is not None:
-        bound = only(low)
-        result = select(result < bound, bound, result)
-    if high is not None:
-        bound = only(high)
-        result = select(result > bound, bound, result)
-    return Computation(axes, result)
+def clip_operator(node: Node, x: Value, low: Value | None, high: Value | None) -> Computation:
+    def scalar(x: Expr) -> Expr:
+        bounded = x if low is None else select(x < only(low), only(low), x)
+        return bounded if high is None else select(bounded > only(high), only(high), bounded)
+
+    return broadcast(node, scalar, (x,))
 
 
 # ---------------------------------------------------------------------- arithmetic, comparison, choice
@@ -144,7 +139,6 @@ elementwise("Reciprocal", lambda x: 1 / x)
 elementwise("Pow", power)
 elementwise("Mod", lambda a, b, fmod: call("fmod" if fmod else "mod", a, b), fmod=0)
 elementwise("BitShift", lambda a, b, direction: call(f"shift_{direction.lower()}", a, b), direction="")
-elementwise("Equal", lambda a, b: call("eq", a, b, dtype=DType.BOOL))
 elementwise("IsInf", is_infinite, detect_positive=1, detect_negative=1)
 elementwise("Sum", folded("add"))
 elementwise("Max", folded("max"))
@@ -156,27 +150,20 @@ elementwise("Where", select)
 # ---------------------------------------------------------------------- types
 
 
-@computes("Cast")
-def cast_operator(node: Node) -> Computation:
-    return _cast(node, DType.from_onnx(node.attributes["to"]))
-
-
-@computes("CastLike")
-def cast_like(node: Node) -> Computation:
-    return _cast(node, node.operand(1).tensor.dtype)
-
-
-def _cast(node: Node, target: DType) -> Computation:
-    saturate, mode = bool(node.attributes.get("saturate", 1)), node.attributes.get("round_mode", "up")
+@computes("Cast", "CastLike")
+def cast_operator(
+    node: Node, x: Value, like: Value | None, *, to: int = 0, saturate: int = 1, round_mode: str = "up"
+) -> Computation:
+    target = DType.from_onnx(to) if like is None else like.tensor.dtype
 
     def scalar(x: Expr) -> Expr:
         if x.dtype is target:
             return x
-        if target is DType.FLOAT8E8M0 and mode != "up":
-            x = call(f"power_of_two_{mode}", cast(x, DType.FLOAT32))
-        return Cast(x, target, saturate)
+        if target is DType.FLOAT8E8M0 and round_mode != "up":
+            x = call(f"power_of_two_{round_mode}", cast(x, DType.FLOAT32))
+        return Cast(x, target, bool(saturate))
 
-    return broadcast(node, scalar, (node.operand(0),))
+    return broadcast(node, scalar, (x,))
 
 
 # ---------------------------------------------------------------------- older opsets
@@ -186,9 +173,8 @@ default_was("Selu", before=6, alpha=1.673200011253357, gamma=1.0506999492645264)
 
 
 @upgrades("PRelu", before=7)
-def slopes_per_channel(build: Builder, node: Node) -> None:
+def slopes_per_channel(build: Builder, node: Node, x: Value, slope: Value) -> None:
     """A slope per channel broadcast along axis 1."""
-    x, slope = node.operand(0), node.operand(1)
     if len(slope.shape) == 1 and slope.shape[0] != 1 and len(x.shape) > 2:
         build.graph.set_input(node, 1, with_trailing_axes(build, slope, len(x.shape) - 2))
 
@@ -199,12 +185,10 @@ def type_by_number(build: Builder, node: Node) -> None:
 
 
 @upgrades("Clip", before=11)
-def bounds_as_operands(build: Builder, node: Node) -> None:
+def bounds_as_operands(build: Builder, node: Node, x: Value) -> None:
     """Absent bounds were the largest finite floats from opset 6 on, so that infinities are clipped too."""
     largest = None if node.version < 6 else 3.4028234663852886e38
-    low, high = node.attributes.pop("min", largest and -largest), node.attributes.pop("max", largest)
-    x = node.operand(0)
-    bounds = [None if bound is None else build.scalar(bound, x) for bound in (low, high)]
-    while bounds and bounds[-1] is None:
-        bounds.pop()
-    build.graph.set_inputs(node, [x, *bounds])
+    bounds = node.attributes.pop("min", largest and -largest), node.attributes.pop("max", largest)
+    for place, bound in enumerate(bounds, start=1):
+        if bound is not None:
+            build.graph.set_input(node, place, build.scalar(bound, x))

@@ -63,7 +63,7 @@ def local_response_normalization(node: Node) -> Computation:
             total = total + square(offset)
     else:
         near = Axis("k", width)
-        total = reduce("sum", [near], square(Index(near) + first), 0)
+        total = reduce("sum", [near], square(Index(near) + first))
     return Computation(axes, load(x, *i) / _power(total * (alpha / width) + bias, beta))
 
 

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, lowest, reduction, select, size, wide
-from partita.ir.graph import Node
+from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, lowest, reduction, select, size
+from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import Window, geometry, seen, sources, window
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.movement import all_within, indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
 from partita.ir.operators.registry import computes, infers, performs, upgrades
-from partita.ir.procedure import Loops, Procedure, axes_of, fill, once, store
+from partita.ir.procedure import Procedure, each, fill, indices_over, once, store
 from partita.ir.types import DType, TensorType, Type
-
-Scalar = Callable[[Expr], Expr]
 
 
 def pool_window(node: Node) -> Window:
@@ -29,93 +26,80 @@ def pool_window(node: Node) -> Window:
     return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"], ceil=ceil)
 
 
-def pooled(
-    node: Node, combine: str, element: Scalar, initial: Operand, finish: Callable[[Expr, Sequence[Expr]], Expr]
-) -> Computation:
-    """`element` of all that a window sees, combined from `initial` on, and `finish`ed for its output position."""
+def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: float = 0) -> Computation:
+    """What a window sees, reduced as `kind` says for its output position; padding counts as `outside`."""
     x, view = node.operand(0), pool_window(node)
+    axes = [Axis(f"k{n}", extent) for n, extent in enumerate(view.kernel)]
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        def term(*inner: Expr) -> Expr:
-            return seen(view, x.shape[2:], out, inner, lambda *place: element(load(x, n, c, *place)), initial)
-
-        return cast(finish(reduction(combine, view.kernel, term, initial), out), x.tensor.dtype)
+        inner = list(map(Index, axes))
+        entry = seen(view, x.shape[2:], out, inner, lambda *place: load(x, n, c, *place), outside)
+        return kind(out).apply(entry, axes)
 
     return compute((*x.shape[:2], *view.output), body)
 
 
 @computes("MaxPool")
-def max_pool(node: Node) -> list[Computation]:
+def max_pool(node: Node, x: Value, *, storage_order: int = 0) -> list[Computation]:
     """The largest element of each window; the second output is its row-major position in the input."""
-    x, view = node.operand(0), pool_window(node)
-    spatial, least = x.shape[2:], lowest(x.tensor.dtype)
+    view, spatial, least = pool_window(node), x.shape[2:], lowest(x.tensor.dtype)
     flat = Axis("k", dims.product(view.kernel))
 
     def position(n: Expr, c: Expr, *out: Expr) -> Expr:
         element = seen(view, spatial, out, indices_at(Index(flat), view.kernel), lambda *i: load(x, n, c, *i), least)
         best = Reduce("argmax", (flat,), element, literal(0, DType.INT64), DType.INT64)
-        places = sources(view, out, indices_at(best, view.kernel))
-        step = -1 if node.attributes.get("storage_order", 0) else 1
+        places, step = sources(view, out, indices_at(best, view.kernel)), -1 if storage_order else 1
         within = linear_index(places[::step], spatial[::step])
         return (n * size(x.shape[1]) + c) * size(dims.product(spatial)) + within
 
-    largest = pooled(node, "max", lambda x: x, least, lambda total, out: total)
+    largest = pooled(node, lambda out: MAX, least)
     return [largest, compute(largest.shape, position)][: len(node.outputs)]
 
 
 @computes("AveragePool")
 def average_pool(node: Node) -> Computation:
     """The mean of each window; padding counts only with `count_include_pad`."""
-    return pooled(node, "sum", wide, 0, lambda total, out: total / cast(averaged_count(node, out), total.dtype))
+
+    def mean(out: Sequence[Expr]) -> Reduction:
+        return Reduction("sum", finish=lambda total, _: total / cast(averaged_count(node, out), total.dtype))
+
+    return pooled(node, mean)
 
 
 @computes("LpPool")
-def lp_pool(node: Node) -> Computation:
-    p = node.attributes.get("p", 2)
-    power = functools.partial(_power, exponent=float(p))
-    return pooled(node, "sum", lambda x: power(wide(x)), 0, lambda total, out: call("pow", total, 1 / p))
+def lp_pool(node: Node, *, p: int = 2) -> Computation:
+    return pooled(node, lambda out: _norm(p))
 
 
-def _power(x: Expr, exponent: float) -> Expr:
-    return call("pow", call("abs", x), exponent)
+def _norm(p: int) -> Reduction:
+    if p == 2:
+        return REDUCTIONS["ReduceL2"]
+    powers = (lambda e: call("pow", call("abs", e), float(p))), (lambda total, count: call("pow", total, 1 / p))
+    return Reduction("sum", *powers)
 
 
 def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
     """Of how many elements an AveragePool takes the mean at an output position."""
-    view, include = pool_window(node), bool(node.attributes.get("count_include_pad", 0))
-    count: Expr = literal(1, DType.INT64)
-    for axis, dim in enumerate(node.operand(0).shape[2:]):
-        count = count * _covered(view, axis, out[axis], dim, include)
-    return count
-
-
-def _covered(view: Window, axis: int, out: Expr, dim: dims.Dim, include: bool) -> Expr:
-    """How many positions of the window on one axis count."""
-    kernel, stride, dilation = view.kernel[axis], view.strides[axis], view.dilations[axis]
-    low, high = (-view.begin[axis], dim + view.end[axis]) if include else (0, dim)
-    overhang = (view.output[axis] - 1) * stride - view.begin[axis] + dilation * (kernel - 1)
-    if dims.all_static([low, high, overhang, view.begin[axis]]) and -view.begin[axis] >= low and overhang < high:
-        return size(kernel)
-    start = out * stride - size(view.begin[axis])
-    before = call("max", (size(low) - start + (dilation - 1)) // dilation, 0)
-    end = call("min", (size(high) - start + (dilation - 1)) // dilation, size(kernel))
-    return end - before
+    view, total = pool_window(node), literal(1, DType.INT64)
+    for n, dim in enumerate(node.operand(0).shape[2:]):
+        kernel, stride, dilation, begin = view.kernel[n], view.strides[n], view.dilations[n], view.begin[n]
+        low, high = (-begin, dim + view.end[n]) if node.attributes.get("count_include_pad", 0) else (0, dim)
+        overhang = (view.output[n] - 1) * stride - begin + dilation * (kernel - 1)
+        if dims.all_static([low, high, overhang, begin]) and -begin >= low and overhang < high:
+            total = total * size(kernel)
+            continue
+        start = out[n] * stride - size(begin)
+        before = call("max", (size(low) - start + (dilation - 1)) // dilation, 0)
+        end = call("min", (size(high) - start + (dilation - 1)) // dilation, size(kernel))
+        total = total * (end - before)
+    return total
 
 
 @computes("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-def global_pool(node: Node) -> Computation:
+def global_pool(node: Node, x: Value, *, p: int = 2) -> Computation:
     """One value for each channel of each sample."""
-    x = node.operand(0)
-    kinds = {"GlobalAveragePool": MEAN, "GlobalMaxPool": MAX}
-    kind = kinds.get(node.op_type) or _power_mean(node.attributes.get("p", 2))
-    return reduced(x, tuple(range(2, len(x.shape))), True, kind)
-
-
-def _power_mean(p: int) -> Reduction:
-    if p == 2:
-        return REDUCTIONS["ReduceL2"]
-    power = functools.partial(_power, exponent=float(p))
-    return Reduction("sum", lambda dtype: 0, power, lambda total, count: call("pow", total, 1 / p))
+    kind = {"GlobalAveragePool": MEAN, "GlobalMaxPool": MAX}.get(node.op_type) or _norm(p)
+    return reduced(x, range(2, len(x.shape)), True, kind.apply)
 
 
 # ---------------------------------------------------------------------- back to the image
@@ -128,66 +112,56 @@ by_observed_sizes("Col2Im", operands=[1, 2])
 def _unpooled(node: Node) -> tuple[Dim, ...]:
     """The shape of what was pooled, as far as the attributes tell."""
     x, kernel = node.operand(0), node.attributes["kernel_shape"]
-    rank = len(kernel)
-    strides, _, pads = geometry(node, rank, kernel)
-    spatial = [
-        dims.simplified((dim - 1) * strides[n] - pads[n] - pads[n + rank] + kernel[n])
-        for n, dim in enumerate(x.shape[2:])
-    ]
-    return (*x.shape[:2], *spatial)
+    strides, _, pads = geometry(node, len(kernel), kernel)
+    spatial = zip(x.shape[2:], strides, pads, pads[len(kernel) :], kernel, strict=False)
+    return (*x.shape[:2], *(dims.simplified((dim - 1) * step - a - b + reach) for dim, step, a, b, reach in spatial))
 
 
 @infers("MaxUnpool")
-def max_unpool_type(node: Node) -> Type:
-    shape = _unpooled(node) if node.input(2) is None else required_ints(node, 2)
-    return TensorType(node.operand(0).tensor.dtype, tuple(shape))
+def max_unpool_type(node: Node, x: Value, _: Value, shape: Value | None) -> Type:
+    return TensorType(x.tensor.dtype, _unpooled(node) if shape is None else required_ints(node, 2))
 
 
 @performs("MaxUnpool")
-def max_unpool(node: Node) -> Procedure:
+def max_unpool(node: Node, x: Value, indices: Value) -> Procedure:
     """Each element at the place in the pooled image that its index tells; zeros elsewhere."""
-    x, indices, y = node.operand(0), node.operand(1), node.output
-    axes, shape = axes_of(x.shape), _unpooled(node)
-    place = indices_at(wrapped(load(indices, *map(Index, axes)), dims.product(shape)), shape)
+    y, i, shape = node.output, indices_over(x.shape), _unpooled(node)
+    place = indices_at(wrapped(load(indices, *i), dims.product(shape)), shape)
     is_inside = all_within(
         (index, new)
         for index, old, new in zip(place, shape, y.shape, strict=True)
         if not (dims.all_static([old, new]) and old <= new)
     )
     zero = fill(y, lambda *i: literal(0, y.tensor.dtype))
-    return Procedure((once(zero), Loops(axes, (store(y, place, load(x, *map(Index, axes)), is_inside),))))
+    return Procedure((once(zero), each(i, store(y, place, load(x, *i), is_inside))))
 
 
 @computes("Col2Im")
-def columns_to_image(node: Node) -> Computation:
+def columns_to_image(node: Node, x: Value) -> Computation:
     """The sum of all that blocks `[N, C * block, blocks]` hold for each pixel: `[N, C, *image]`."""
-    x, image, block = node.operand(0), required_ints(node, 1), required_ints(node, 2)
-    view = window(node, image, block)
-    shape = (x.shape[0], dims.floor_div(x.shape[1], dims.product(block)), *image)
+    image, block = required_ints(node, 1), required_ints(node, 2)
+    view, channels = window(node, image, block), dims.floor_div(x.shape[1], dims.product(block))
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
         def term(*k: Expr) -> Expr:
             places, condition = [], literal(True, DType.BOOL)
             for axis, count in enumerate(view.output):
-                moved = out[axis] + size(view.begin[axis]) - k[axis] * view.dilations[axis]
-                number = moved // view.strides[axis]
-                places.append(number)
-                condition = condition & (moved >= 0) & (number < size(count))
-                condition = condition & call("eq", moved % view.strides[axis], 0)
-            row = linear_index([c, *k], [shape[1], *block])
+                moved, stride = out[axis] + size(view.begin[axis]) - k[axis] * view.dilations[axis], view.strides[axis]
+                places.append(moved // stride)
+                condition = condition & (moved >= 0) & (places[-1] < size(count)) & call("eq", moved % stride, 0)
+            row = linear_index([c, *k], [channels, *block])
             return select(condition, load(x, n, row, linear_index(places, view.output)), 0)
 
-        return reduction("sum", block, term, 0)
+        return reduction("sum", block, term)
 
-    return compute(shape, body)
+    return compute((x.shape[0], channels, *image), body)
 
 
 # ---------------------------------------------------------------------- older opsets
 
 
 @upgrades("LpPool", "GlobalLpPool", before=2)
-def whole_power(build: Builder, node: Node) -> None:
-    power = node.attributes.get("p", 2.0)
-    if power != int(power):
-        raise ModelError(f"{node.describe()}: p is {power}, but only whole numbers have a meaning in newer opsets")
-    node.attributes["p"] = int(power)
+def whole_power(build: Builder, node: Node, *, p: float = 2.0) -> None:
+    if p != int(p):
+        raise ModelError(f"{node.describe()}: p is {p}, but only whole numbers have a meaning in newer opsets")
+    node.attributes["p"] = int(p)

@@ -7,43 +7,31 @@ from dataclasses import dataclass
 
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal, replace_indices
-from partita.ir.formula import cast, highest, load, lowest, reduce, select, size, wide
+from partita.ir.formula import cast, load, reduce, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import computes, infers, performs
-from partita.ir.procedure import Loops, Procedure, axes_of, current, store
+from partita.ir.procedure import Procedure, current, each, indices_over, store
 from partita.ir.types import DType, Type
 
 Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of elements) -> the result
 
 
-def reduced_axes(node: Node) -> tuple[int, ...]:
-    """The axes of a Reduce operator; none given means all, or none with `noop_with_empty_axes`."""
-    rank = len(node.operand(0).shape)
-    axes = node.input(1)
-    given = () if axes is None or dims.same(dims.product(axes.shape), 0) else required_ints(node, 1)
-    if given:
-        return normalized_axes(node, given, rank)
-    return () if node.attributes.get("noop_with_empty_axes", 0) else tuple(range(rank))
-
-
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`element` of every entry combined from `initial` (of the entries' type) on, then `finish`ed."""
+    """`element` of every entry combined, then `finish`ed."""
 
     combine: str
-    initial: Callable[[DType], float | int | bool]
     element: Callable[[Expr], Expr] = lambda e: e
     finish: Finish = lambda total, count: total
 
     def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
         """The reduction of `entry` over `axes`."""
         body = self.element(wide(entry))
-        total = reduce(self.combine, axes, body, self.initial(body.dtype)) if axes else body
-        return cast(
-            self.finish(total, cast(size(dims.product(axis.extent for axis in axes)), total.dtype)), entry.dtype
-        )
+        total = reduce(self.combine, axes, body) if axes else body
+        count = cast(size(dims.product(axis.extent for axis in axes)), total.dtype)
+        return cast(self.finish(total, count), entry.dtype)
 
 
 class LogSumExp(Reduction):
@@ -53,91 +41,80 @@ class LogSumExp(Reduction):
         if not axes:
             return entry
         kind, entry = entry.dtype, wide(entry)
-        largest = reduce("max", axes, entry, lowest(entry.dtype))
+        largest = reduce("max", axes, entry)
         shift = select(call("isinf", largest), 0, largest)
         again = [Axis(axis.name, axis.extent) for axis in axes]
         other = replace_indices(entry, dict(zip(axes, map(Index, again), strict=True)))
-        return cast(call("log", reduce("sum", again, call("exp", other - shift), 0)) + shift, kind)
+        return cast(call("log", reduce("sum", again, call("exp", other - shift))) + shift, kind)
 
 
-def reduced(x: Value, axes: tuple[int, ...], keep: bool, kind: Reduction) -> Computation:
-    """A reduction of `x` over `axes`."""
+def reduced(x: Value, axes: Sequence[int], keep: bool, combined: Callable[[Expr, Sequence[Axis]], Expr]) -> Computation:
+    """`x` with its elements `combined` over `axes`."""
     inner = {axis: Axis(f"k{axis}", x.shape[axis]) for axis in axes}
     outer = {n: Axis(f"i{n}", 1 if n in axes else dim) for n, dim in enumerate(x.shape)}
     place = [Index(inner[n] if n in axes else outer[n]) for n in range(len(x.shape))]
     kept = [axis for n, axis in outer.items() if keep or n not in axes]
-    return Computation(tuple(kept), kind.apply(load(x, *place), list(inner.values())))
+    return Computation(tuple(kept), combined(load(x, *place), list(inner.values())))
 
 
-def _zero(dtype: DType) -> int:
-    return 0
-
-
-MAX = Reduction("max", lambda dtype: False if dtype is DType.BOOL else lowest(dtype))
-MEAN = Reduction("sum", _zero, finish=lambda total, count: total / count)
+MAX = Reduction("max")
+MEAN = Reduction("sum", finish=lambda total, count: total / count)
 
 REDUCTIONS = {
-    "ReduceSum": Reduction("sum", _zero),
-    "ReduceProd": Reduction("prod", lambda dtype: 1),
+    "ReduceSum": Reduction("sum"),
+    "ReduceProd": Reduction("prod"),
     "ReduceMax": MAX,
-    "ReduceMin": Reduction("min", lambda dtype: True if dtype is DType.BOOL else highest(dtype)),
+    "ReduceMin": Reduction("min"),
     "ReduceMean": MEAN,
-    "ReduceL1": Reduction("sum", _zero, lambda e: call("abs", e)),
-    "ReduceSumSquare": Reduction("sum", _zero, lambda e: e * e),
-    "ReduceL2": Reduction("sum", _zero, lambda e: e * e, lambda total, count: call("sqrt", total)),
-    "ReduceLogSum": Reduction("sum", _zero, finish=lambda total, count: call("log", total)),
-    "ReduceLogSumExp": LogSumExp("sum", _zero),
+    "ReduceL1": Reduction("sum", lambda e: call("abs", e)),
+    "ReduceSumSquare": Reduction("sum", lambda e: e * e),
+    "ReduceL2": Reduction("sum", lambda e: e * e, lambda total, count: call("sqrt", total)),
+    "ReduceLogSum": Reduction("sum", finish=lambda total, count: call("log", total)),
+    "ReduceLogSumExp": LogSumExp("sum"),
 }
 
 
 @computes(*REDUCTIONS)
-def reduce_operator(node: Node) -> Computation:
-    keep = bool(node.attributes.get("keepdims", 1))
-    return reduced(node.operand(0), reduced_axes(node), keep, REDUCTIONS[node.op_type])
+def reduce_operator(
+    node: Node, x: Value, axes: Value | None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
+) -> Computation:
+    """No axes given means all, or none with `noop_with_empty_axes`."""
+    given = () if axes is None or dims.same(dims.product(axes.shape), 0) else required_ints(node, 1)
+    places = given or range(0 if noop_with_empty_axes else len(x.shape))
+    return reduced(x, normalized_axes(node, places, len(x.shape)), bool(keepdims), REDUCTIONS[node.op_type].apply)
+
+
+@computes("ArgMax", "ArgMin")
+def arg_extreme(node: Node, x: Value, *, keepdims: int = 1, select_last_index: int = 0) -> Computation:
+    """The index of the first (or, with `select_last_index`, last) extreme element along one axis."""
+    kind, zero = node.op_type.lower() + ("_last" if select_last_index else ""), literal(0, DType.INT64)
+    return reduced(
+        x, [axis_of(node, len(x.shape))], bool(keepdims),
+        lambda entry, axes: Reduce(kind, tuple(axes), entry, zero, DType.INT64),
+    )  # fmt: skip
 
 
 @infers("CumSum", "CumProd")
-def cumulative_type(node: Node) -> Type:
-    x = node.operand(0)
+def cumulative_type(node: Node, x: Value) -> Type:
     normalized_axis(node, required(node, 1).item(), len(x.shape))
     return x.type
 
 
 @performs("CumSum", "CumProd")
-def cumulative(node: Node) -> Procedure:
+def cumulative(node: Node, x: Value, *, exclusive: int = 0, reverse: int = 0) -> Procedure:
     """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
-    x, y = node.operand(0), node.output
-    axis = normalized_axis(node, required(node, 1).item(), len(x.shape))
-    exclusive, backward = node.attributes.get("exclusive", 0), node.attributes.get("reverse", 0)
-    is_sum = node.op_type == "CumSum"
-    axes = axes_of(x.shape)
-    step, extent = Index(axes[axis]), size(x.shape[axis])
+    axis, i = normalized_axis(node, required(node, 1).item(), len(x.shape)), indices_over(x.shape)
+    y, is_sum = node.output, node.op_type == "CumSum"
 
     def along(place: Expr) -> list[Expr]:
-        place = extent - 1 - place if backward else place
-        return [place if n == axis else Index(a) for n, a in enumerate(axes)]
+        return [*i[:axis], size(x.shape[axis]) - 1 - place if reverse else place, *i[axis + 1 :]]
 
-    here, before = along(step), along(step - 1)
+    here, before = along(i[axis]), along(i[axis] - 1)
     element = load(x, *(before if exclusive else here))
     total = current(y, before) + element if is_sum else current(y, before) * element
     first = literal(0 if is_sum else 1, x.tensor.dtype) if exclusive else element
-    body = select(step > 0, total, first)
-    return Procedure((Loops(axes[axis:], (store(y, here, body),)),), rows=axes[:axis])
-
-
-@computes("ArgMax", "ArgMin")
-def arg_extreme(node: Node) -> Computation:
-    """The index of the first (or, with `select_last_index`, last) extreme element along one axis."""
-    x = node.operand(0)
-    axis = axis_of(node, len(x.shape))
-    keep = node.attributes.get("keepdims", 1)
-    last = node.attributes.get("select_last_index", 0)
-    kind = node.op_type.lower() + ("_last" if last else "")
-    inner = Axis(f"k{axis}", x.shape[axis])
-    outer = [Axis(f"i{n}", 1 if n == axis else dim) for n, dim in enumerate(x.shape)]
-    place = [Index(inner if n == axis else a) for n, a in enumerate(outer)]
-    index = Reduce(kind, (inner,), load(x, *place), literal(0, DType.INT64), DType.INT64)
-    return Computation(tuple(a for n, a in enumerate(outer) if keep or n != axis), index)
+    step = store(y, here, select(i[axis] > 0, total, first))
+    return Procedure((each(i[axis:], step),), rows=tuple(index.axis for index in i[:axis]))
 
 
 attributes_to_inputs("ReduceSum", before=13, axes=1)

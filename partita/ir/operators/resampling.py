@@ -251,7 +251,7 @@ def _interpolated(
                 weight = select((position >= 0) & (position < size(length)), weight, 0)
             return weight if content is None else weight * cast(content(position), FLOAT64)
 
-        return reduction("sum", [span], term, 0)
+        return reduction("sum", [span], term)
 
     total = weighted(element)
     return total / weighted(None) if exclude or attributes["antialias"] else total

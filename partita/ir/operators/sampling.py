@@ -46,7 +46,7 @@ def sampled(
 
     if mode == "nearest":
         return term(*(literal(0, INT64) for _ in spatial))
-    return reduction("sum", [count] * len(spatial), term, 0)
+    return reduction("sum", [count] * len(spatial), term)
 
 
 def _bent(place: Expr, dim: Dim, padding: str, align_corners: bool) -> Expr:
@@ -143,7 +143,7 @@ def deformable_convolution(node: Node) -> Computation:
             value = sampled(x, [n, channel], places, "linear", "zeros", True) * load(w, o, c, *k)
             return value if mask is None else value * load(mask, n, block * taps + tap, *out)
 
-        total = reduction("sum", [per_group, *view.kernel], term, 0)
+        total = reduction("sum", [per_group, *view.kernel], term)
         return total if bias is None else total + load(bias, o)
 
     return compute((x.shape[0], outputs, *offset.shape[2:]), body)
@@ -206,9 +206,9 @@ def roi_align_points(node: Node) -> Computation:
             return select((k[0] < own[0]) & (k[1] < own[1]), value, 0.0 if is_mean else lowest(value.dtype))
 
         if not is_mean:
-            return reduction("max", points, term, lowest(x.tensor.dtype))
+            return reduction("max", points, term)
         count = call("max", own[0] * own[1], 1)
-        return reduction("sum", points, term, 0) / cast(count, x.tensor.dtype)
+        return reduction("sum", points, term) / cast(count, x.tensor.dtype)
 
     return compute(shape, body)
 
@@ -275,6 +275,6 @@ def max_roi_pool_window(node: Node) -> Computation:
             return select(is_inside, load(x, sample, c, *held), lowest(x.tensor.dtype))
 
         is_empty = (starts[0] >= ends[0]) | (starts[1] >= ends[1])
-        return select(is_empty, 0, reduction("max", window, term, lowest(x.tensor.dtype)))
+        return select(is_empty, 0, reduction("max", window, term))
 
     return compute(max_roi_pool_type(node).dims, body)

@@ -1,167 +1,46 @@
-"""Shapes as data: operators whose results are dimensions or of a given shape, and what is known of small tensors."""
+"""Operators whose results are dimensions, or are of a given shape."""
 
 from __future__ import annotations
-
-import itertools
-import operator
-from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
 
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import (
-    Axis,
-    Call,
-    Cast,
-    Computation,
-    Expr,
-    Index,
-    Literal,
-    Load,
-    Reduce,
-    Size,
-    literal,
-    loads,
-)
+from partita.ir.expression import Computation, literal
 from partita.ir.formula import cast, compute, load, size
-from partita.ir.graph import Node
-from partita.ir.operators.contents import Known, known, required, required_ints
+from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import Known, required, required_ints
 from partita.ir.operators.internal import chosen
 from partita.ir.operators.registry import computes
-from partita.ir.types import DIMENSION_TYPES, DType
+from partita.ir.types import DType
+
+ZERO = np.zeros(1, dtype=np.float32)
 
 
 @computes("Shape")
-def shape_operator(node: Node) -> Computation:
-    shape = node.operand(0).shape
-    elements = shape[node.attributes.get("start", 0) : node.attributes.get("end", len(shape))]
+def shape_operator(node: Node, x: Value, *, start: int = 0, end: int | None = None) -> Computation:
+    elements = x.shape[start:end]
     return compute([len(elements)], lambda i: chosen(elements, i))
 
 
 @computes("Size")
-def size_operator(node: Node) -> Computation:
-    return compute([], lambda: size(dims.product(node.operand(0).shape)))
+def size_operator(node: Node, x: Value) -> Computation:
+    return compute([], lambda: size(dims.product(x.shape)))
 
 
 @computes("ConstantOfShape")
-def constant_of_shape(node: Node) -> Computation:
-    shape = required_ints(node, 0)
-    value = node.attributes.get("value", np.zeros(1, dtype=np.float32))
-    content = literal(value.reshape(-1)[0].item(), DType.of(value.dtype))
-    return compute(shape, lambda *i: content)
+def constant_of_shape(node: Node, *, value: Known = ZERO) -> Computation:
+    content = literal(value.item(), DType.of(value.dtype))
+    return compute(required_ints(node, 0), lambda *i: content)
 
 
 @computes("Range")
-def range_operator(node: Node) -> Computation:
+def range_operator(node: Node, first: Value, _: Value, step: Value) -> Computation:
     start, limit, delta = (required(node, n).item() for n in range(3))
-    dtype, span = node.operand(0).tensor.dtype, limit - start
+    dtype, span = first.tensor.dtype, limit - start
     if dtype.is_float:
         count: Dim = int(np.ceil(span / delta))
     else:
         count = dims.ceil_div(span, delta) if delta > 0 else dims.ceil_div(-span, -delta)
     count = max(count, 0) if dims.is_static(count) else count
-    first, step = (load(node.operand(n)) for n in (0, 2))
-    return compute([count], lambda i: first + cast(i, dtype) * step)
-
-
-# ---------------------------------------------------------------------- known contents
-
-
-class Undecided(Exception):
-    """Which element it is, or what it is, hangs on symbols or data."""
-
-
-def content(computation: Computation) -> Known | None:
-    """A small tensor whose expression loads from known tensors alone, as dimensions."""
-    values = dict.fromkeys(load.value for load in loads(computation.body))
-    if any(value.tensor.dtype not in DIMENSION_TYPES for value in values):
-        return None
-    if any(value.known is None and value.parameter is None for value in values):
-        return None  # before a parameter is looked at
-    if any(known(value) is None for value in values):
-        return None
-    result = np.empty(computation.shape, dtype=object)
-    try:
-        for place in np.ndindex(result.shape):
-            result[place] = _element(computation.body, dict(zip(computation.axes, place, strict=True)))
-    except Undecided:
-        return None
-    return result
-
-
-def _element(expression: Expr, at: Mapping[Axis, int]) -> Dim:
-    match expression:
-        case Literal(value=number):
-            return number
-        case Size(dim=dim):
-            return dim
-        case Index(axis=axis):
-            return at[axis]
-        case Load(value=value, indices=indices) if (array := known(value)) is not None:
-            return array[tuple(_element(index, at) for index in indices)]
-        case Cast(argument=argument, dtype=DType.INT64 | DType.INT32) if argument.dtype is not DType.BOOL:
-            return _element(argument, at)
-        case Call(function="select", arguments=(condition, first, second)):
-            return _element(first if _element(condition, at) else second, at)
-        case Call(function=function, arguments=arguments) if function in ARITHMETIC:
-            return ARITHMETIC[function](*(_element(argument, at) for argument in arguments))
-        case Reduce(combine="sum" | "prod" | "max" | "min" as combine, axes=axes, body=body, initial=initial):
-            total = _element(initial, at)
-            for place in itertools.product(*(range(axis.extent) for axis in axes)):
-                term = _element(body, {**at, **dict(zip(axes, place, strict=True))})
-                total = ARITHMETIC[{"sum": "add", "prod": "mul"}.get(combine, combine)](total, term)
-            return total
-    raise Undecided
-
-
-def _divide(a: Dim, b: Dim) -> Dim:
-    if dims.is_static(b) and b == 0:
-        raise Undecided
-    if dims.all_static([a, b]):
-        return int(a / b) if abs(a) < 2**52 else abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
-    return dims.floor_div(a, b)
-
-
-def _modulo(a: Dim, b: Dim) -> Dim:
-    if dims.is_static(b) and b == 0:
-        raise Undecided
-    return a % b
-
-
-def _equal(a: Dim, b: Dim) -> bool:
-    """Known only where it holds, or fails, for every value of the symbols. A dynamic size is never negative."""
-    if dims.same(a, b):
-        return True
-    difference = dims.simplified(a - b)
-    if dims.is_static(difference) or difference.is_nonzero or difference.is_positive or difference.is_negative:
-        return False
-    raise Undecided
-
-
-def _place(index: Dim, length: Dim) -> int:
-    """An index from data, counted from the front."""
-    if not dims.all_static([index, length]):
-        raise Undecided
-    if not -length <= index < length:
-        raise IndexError(f"index {index} is outside of {length} elements")
-    return int(index % length)
-
-
-def _compared(compare: Callable[[Dim, Dim], Any]) -> Callable[[Dim, Dim], bool]:
-    def decided(a: Dim, b: Dim) -> bool:
-        relation = compare(a, b)
-        if relation not in (True, False):
-            raise Undecided
-        return bool(relation)
-
-    return decided
-
-
-ARITHMETIC: dict[str, Callable[..., Dim]] = {
-    "add": operator.add, "sub": operator.sub, "mul": operator.mul, "neg": operator.neg, "div": _divide,
-    "mod": _modulo, "floordiv": dims.floor_div, "max": dims.maximum, "min": dims.minimum, "eq": _equal,
-    "lt": _compared(operator.lt), "le": _compared(operator.le), "gt": _compared(operator.gt),
-    "ge": _compared(operator.ge), "logical_and": operator.and_, "checked_index": _place,
-}  # fmt: skip
+    return compute([count], lambda i: load(first) + cast(i, dtype) * load(step))

@@ -151,7 +151,7 @@ def transform(node: Node) -> Computation:
             is_real = call("eq", part, 0)
             return real * select(is_real, cosine, sine) + imaginary * select(is_real, -sine, cosine)
 
-        return reduction("sum", [factor], term, 0.0)
+        return reduction("sum", [factor], term)
 
     return compute(x.shape, body)
 

@@ -246,6 +246,6 @@ def count_grams(node: Node) -> Computation:
                 found = found & call("eq", element, load(grams, i[-1], place))
             return cast(select(start + (skip + 1) * (n - 1) < size(length), found, False), DType.FLOAT32)
 
-        return reduction("sum", [node.attributes["skips"] + 1, length], term, 0.0)
+        return reduction("sum", [node.attributes["skips"] + 1, length], term)
 
     return compute((*x.shape[:-1], grams.shape[0]), body)
