@@ -96,13 +96,13 @@ def _if_same_type(value: Value | None, node: Node) -> Value | None:
     return value if dims.same_shape(value.shape, node.output.shape) else None
 
 
-def _producer(value: Value | None, *op_types: str) -> Node | None:
+def producer(value: Value | None, *op_types: str) -> Node | None:
     """The node that makes `value`, if it is one of these."""
     made = value.producer if value is not None else None
     return made if made is not None and made.domain == "" and made.op_type in op_types else None
 
 
-def _uniform(value: Value | None) -> Any:
+def uniform(value: Value | None) -> Any:
     """The number that every element of a constant is, or None. Weights are not looked at."""
     if value is None or value.parameter is None or not value.parameter.is_constant:
         return None
@@ -119,7 +119,7 @@ def _uniform(value: Value | None) -> Any:
 @rule("Identity", "Dropout")
 def identity(build: Builder, node: Node) -> Value | None:
     if node.op_type == "Dropout":
-        mode = _uniform(node.input(2))
+        mode = uniform(node.input(2))
         in_use = len(node.outputs) > 1 and (build.graph.uses(node.outputs[1]) or build.graph.is_output(node.outputs[1]))
         if in_use or (node.input(2) is not None and (mode is None or mode)):
             return None
@@ -198,7 +198,7 @@ _NEUTRAL: dict[str, tuple[int, tuple[int, ...], str]] = {
 def neutral_operand(build: Builder, node: Node) -> Value | None:
     number, places, sign = _NEUTRAL[node.op_type]
     for place in places:
-        found = _uniform(node.operand(place))
+        found = uniform(node.operand(place))
         if found is None or found != number:
             continue
         if sign and node.operand(place).tensor.dtype.is_float and np.signbit(found) != (sign == "-"):
@@ -214,7 +214,7 @@ def decided(build: Builder, node: Node) -> Value | None:
     condition, first, second = node.operands
     if first is second:
         return _if_same_type(first, node)
-    choice = _uniform(condition)
+    choice = uniform(condition)
     return None if choice is None else _if_same_type(first if choice else second, node)
 
 
@@ -223,18 +223,18 @@ def decided(build: Builder, node: Node) -> Value | None:
 
 @rule("Neg", "Not", "BitwiseNot")
 def undone(build: Builder, node: Node) -> Value | None:
-    inner = _producer(node.operand(0), node.op_type)
+    inner = producer(node.operand(0), node.op_type)
     return inner.operand(0) if inner is not None else None
 
 
 @rule("Abs", "Relu", "Floor", "Ceil", "Round", "Sign")
 def done_already(build: Builder, node: Node) -> Value | None:
-    return node.operand(0) if _producer(node.operand(0), node.op_type) is not None else None
+    return node.operand(0) if producer(node.operand(0), node.op_type) is not None else None
 
 
 @rule("Transpose")
 def two_transposes(build: Builder, node: Node) -> Value | None:
-    inner = _producer(node.operand(0), "Transpose")
+    inner = producer(node.operand(0), "Transpose")
     if inner is None:
         return None
     first, second = _permutation(inner), _permutation(node)
@@ -259,7 +259,7 @@ def transposed_ones(build: Builder, node: Node) -> Value | None:
 @rule("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def two_views(build: Builder, node: Node) -> Value | None:
     """A view of a view is one view."""
-    inner = _producer(node.operand(0), "Reshape", "Flatten", "Squeeze", "Unsqueeze")
+    inner = producer(node.operand(0), "Reshape", "Flatten", "Squeeze", "Unsqueeze")
     if inner is None:
         return None
     x = inner.operand(0)
@@ -280,7 +280,7 @@ def _reshaped(build: Builder, x: Value, shape: Sequence[int]) -> Value:
 @rule("Cast")
 def two_casts(build: Builder, node: Node) -> Value | None:
     """A detour through a type that holds every value of the first one changes nothing."""
-    inner = _producer(node.operand(0), "Cast")
+    inner = producer(node.operand(0), "Cast")
     if inner is None or not _holds(inner.output.tensor.dtype, inner.operand(0).tensor.dtype):
         return None
     return build("Cast", inner.operand(0), **node.attributes)
@@ -328,7 +328,7 @@ _BROADCASTING = (
 def needless_expand(build: Builder, node: Node) -> Value | None:
     """An operand need not be expanded to a shape that the others have anyway."""
     for place, value in enumerate(node.operands):
-        inner = _producer(value, "Expand")
+        inner = producer(value, "Expand")
         if inner is None:
             continue
         operands = [inner.operand(0) if n == place else other for n, other in enumerate(node.operands)]

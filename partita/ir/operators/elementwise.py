@@ -78,7 +78,7 @@ def softplus(x: Expr) -> Expr:
 def gelu(x: Expr, approximate: str) -> Expr:
     if approximate == "tanh":
         return 0.5 * x * (1 + call("tanh", math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-    return 0.5 * x * (1 + call("erf", x * math.sqrt(0.5)))
+    return x * call("normal_cdf", x)
 
 
 elementwise("Relu", lambda x: select(x < 0, 0, x))  # NaN stays NaN

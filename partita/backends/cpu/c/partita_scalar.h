@@ -189,6 +189,36 @@ static inline float partita_erf_float(float x) {
     return copysignf(large < 0.9f ? large + large * p : far, x);
 }
 
+/* The share of the normal distribution below x, (1 + erf(x / sqrt 2)) / 2: of -|x| it is 2^(q - 1) with a polynomial q,
+ * within 1e-7 of the true value. */
+static inline float partita_normal_cdf_float(float x) {
+    const float z = fabsf(x);
+    float q = -0x1.7c7ee0p-19f;
+    q = q * z + 0x1.4a52f6p-15f;
+    q = q * z - 0x1.8672c4p-13f;
+    q = q * z - 0x1.1f2d22p-13f;
+    q = q * z + 0x1.cee886p-8f;
+    q = q * z - 0x1.ae0c78p-5f;
+    q = q * z - 0x1.d63aacp-2f;
+    q = q * z - 0x1.26aed4p+0f;
+    q = q * z;
+    q = q < -126.0f ? -126.0f : q;
+    const float shifted = q + 0x1.8p+23f; /* the low bits hold round(q) */
+    const float r = q - (shifted - 0x1.8p+23f);
+    float p = 0.0013264664f;
+    p = p * r + 0.009671512f;
+    p = p * r + 0.05550734f;
+    p = p * r + 0.24022242f;
+    p = p * r + 0.693147f;
+    p = p * r + 1.0f;
+    const float below = p * partita_from_bits((partita_bits(shifted) + 126u) << 23);
+    return x < 0.0f ? below : 1.0f - below;
+}
+
+static inline double partita_normal_cdf_double(double x) {
+    return 0.5 * erfc(x * -0.70710678118654752440);
+}
+
 /* Casts to integers truncate. NaN gives 0; what is too large saturates. (Casts to narrower types wrap around from these,
  * as x86 and NumPy do for values that fit in 32 bits.) */
 #define PARTITA_FLOAT_TO_INTEGER(from)                                                                            \
