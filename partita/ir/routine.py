@@ -1,5 +1,5 @@
 """What an operator does as one call of a function that a backend brings: where it is no matter of loops and numbers,
-but of strings, trees or random numbers."""
+but of strings or random numbers."""
 
 from __future__ import annotations
 

@@ -33,7 +33,6 @@ HEADER_NAMES = (
     "partita_blocked",
     "partita_text",
     "partita_random",
-    "partita_trees",
     "partita_turn",
 )
 INCLUDES = "#include <string.h>\n" + "".join(

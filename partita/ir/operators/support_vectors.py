@@ -9,12 +9,14 @@ import numpy as np
 
 from partita.errors import ModelError
 from partita.ir.builder import Builder
+from partita.ir.expression import Expr, call
+from partita.ir.formula import load, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of
-from partita.ir.operators.registry import becomes, calls
-from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType
+from partita.ir.operators.registry import becomes, infers, performs
+from partita.ir.procedure import Procedure, current, each, over, store, temporary
+from partita.ir.types import DType, TensorType, Type
 
 CERTAIN = 1e-7  # no class of a pair is less likely
 
@@ -111,11 +113,51 @@ def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Va
     pairs = build("Sigmoid", build("Neg", build("Add", build("Mul", scores, a), b)))
     pairs = build("Clip", pairs, build.scalar(CERTAIN, pairs), build.scalar(1 - CERTAIN, pairs))
     wide = build("Cast", pairs, to=DType.FLOAT64.onnx)
-    return build("Cast", build("CouplePairs", wide, domain=OWN, classes=classes), to=scores.tensor.dtype.onnx)
+    coupled = build("CouplePairs", _form(build, wide, classes), domain=OWN)
+    return build("Cast", coupled, to=scores.tensor.dtype.onnx)
 
 
-@calls("CouplePairs", domain=OWN)
-def couple(node: Node) -> Routine:
-    pairs, classes = node.operand(0), node.attributes["classes"]
-    result = TensorType(DType.FLOAT64, (pairs.shape[0], classes))
-    return Routine("trees", "couple_pairs", pairs.shape[0], (pairs, classes), (result,), cost=1000.0 * classes)
+def _form(build: Builder, pairs: Value, classes: int) -> Value:
+    """The matrix whose quadratic form the probabilities of all classes make least: [N, classes, classes]."""
+    place, sign, offset = (np.zeros((classes, classes)) for _ in range(3))
+    for pair, (i, j) in enumerate(itertools.combinations(range(classes), 2)):
+        place[i, j] = place[j, i] = pair
+        sign[i, j], sign[j, i], offset[j, i] = 1, -1, 1  # of i against j, and of j against i
+    found = build("Gather", pairs, build.constant(place, DType.INT64), axis=1)
+    against = build(
+        "Add", build("Mul", found, build.constant(sign, DType.FLOAT64)), build.constant(offset, DType.FLOAT64)
+    )
+    losses = build("ReduceSumSquare", against, build.ints([1]))
+    both = build("Neg", build("Mul", against, build("Transpose", against, perm=(0, 2, 1))))
+    return build("Where", build.constant(np.eye(classes), DType.BOOL), losses, both)
+
+
+@infers("CouplePairs", domain=OWN)
+def coupled_type(node: Node, form: Value) -> Type:
+    return TensorType(DType.FLOAT64, form.shape[:2])
+
+
+@performs("CouplePairs", domain=OWN)
+def couple(node: Node, form: Value) -> Procedure:
+    """One class after the other is given the share that makes the form least, until all slopes agree."""
+    classes, y = form.shape[1], node.output
+    row, t, other = over("row", form.shape[0]), over("t", classes), over("other", classes)
+    change = temporary("change", DType.FLOAT64, [])
+
+    def share(place: Expr) -> Expr:
+        return current(y, [row, place])
+
+    def slope(t: Expr) -> Expr:
+        return reduction("sum", [classes], lambda s: load(form, row, t, s) * share(s), 0.0)
+
+    def excess(t: Expr) -> Expr:
+        """How far a slope is from what all are at the least: the form itself."""
+        return reduction("sum", [classes], lambda s: share(s) * slope(s), 0.0) - slope(t)
+
+    worst = reduction("max", [classes], lambda t: call("abs", excess(t)), 0.0)
+    give = store(
+        y, [row, other], (share(other) + select(call("eq", other, t), current(change), 0)) / (1 + current(change))
+    )
+    turn = each([t], store(change, [], excess(t) / load(form, row, t, t)), each([other], give))
+    rounds = each([over("round", max(classes, 100))], turn, until=worst < 0.005 / classes)
+    return Procedure((each([t], store(y, [row, t], 1 / classes)), rounds), (change,), (row.axis,))

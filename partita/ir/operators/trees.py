@@ -1,8 +1,8 @@
 """Ensembles of decision trees: TreeEnsemble, and the classifier and regressor before it.
 
 All become one operator of our own, whose tables say everything:
-- `nodes` int32 [nodes, 7]: the comparison, whether NaN counts as true, the feature, where to go if it holds and if not,
-  the place and the size of a set in `members`. A leaf has a range of `weights` in the places of where to go;
+- `nodes` int32 [nodes, 5]: the comparison, whether NaN counts as true, the feature, where to go if it holds and if not.
+  A leaf has a range of `weights` in the places of where to go;
 - `splits` [nodes]: what features are compared with;
 - `targets` int32 [weights] and `weights`: what leaves add to;
 - `roots` int32 [trees].
@@ -10,24 +10,31 @@ All become one operator of our own, whose tables say everything:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from typing import Any
 
 import numpy as np
 
-from partita.errors import ModelError
+from partita.errors import ModelError, ShapeError
+from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.expression import Expr, call, literal
+from partita.ir.formula import cast, load, select
 from partita.ir.graph import Node, Value
+from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
+from partita.ir.operators.internal import observe
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, is_above, labels_of, transformed
-from partita.ir.operators.registry import becomes, calls
-from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType
+from partita.ir.operators.registry import becomes, infers, performs
+from partita.ir.procedure import Procedure, current, each, over, store, temporary
+from partita.ir.types import DType, TensorType, Type
 
-COMPARISONS = ("LEQ", "LT", "GTE", "GT", "EQ", "NEQ", "MEMBER")
-MEMBER, LEAF = 6, 7
-COLUMNS = 7
+COMPARISONS = {"LEQ": "le", "LT": "lt", "GTE": "ge", "GT": "gt", "EQ": "eq", "NEQ": "ne"}
+MODES = (*COMPARISONS, "MEMBER", "LEAF")
+LT, EQ, MEMBER, LEAF = map(MODES.index, ("LT", "EQ", "MEMBER", "LEAF"))
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
 TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 
@@ -36,130 +43,160 @@ TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
 class Forest:
     """The tables, as lists; nodes are numbered in any order."""
 
-    nodes: list[list[int]] = field(default_factory=list)
-    splits: list[float] = field(default_factory=list)
-    members: list[float] = field(default_factory=list)
+    nodes: list[list[int]]
+    splits: list[float]
     targets: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
     roots: list[int] = field(default_factory=list)
 
-    def add(self, comparison: int, tracks: int, feature: int, split: float) -> None:
-        self.nodes.append([comparison, int(bool(tracks)), feature, 0, 0, 0, 0])
-        self.splits.append(split)
-
     def check(self, node: Node, target_count: int) -> None:
-        """`ModelError` unless every walk from a root stays inside and ends."""
-        limit = len(self.nodes)
-        if any(not 0 <= target < target_count for target in self.targets):
-            raise ModelError(f"{node.describe()}: a leaf adds to a target that is not one of the {target_count}")
-        state = [0] * limit  # 1: on the way from a root, 2: all below is looked at
-        pending = list(self.roots)
-        while pending:
-            place = pending[-1]
-            if not 0 <= place < limit:
-                raise ModelError(f"{node.describe()}: a tree goes on at node {place}, but there are {limit}")
-            comparison, _, feature, yes, no = self.nodes[place][:5]
-            if comparison == LEAF or state[place] == 2 or state[place] == 1:
-                state[place] = 2
-                pending.pop()
-            else:
-                if feature < 0:
-                    raise ModelError(f"{node.describe()}: node {place} looks at feature {feature}")
-                state[place] = 1
-                for below in (yes, no):
-                    if 0 <= below < limit and state[below] == 1:
-                        raise ModelError(f"{node.describe()}: node {below} is below itself")
-                pending += [yes, no]
+        """`ModelError` unless every walk stays inside."""
+        branches = [row for row in self.nodes if row[0] != LEAF]
+        ends = {end for row in branches for end in row[3:]} | set(self.roots)
+        for holds, problem in (
+            (
+                all(0 <= target < target_count for target in self.targets),
+                f"a leaf adds to none of {target_count} targets",
+            ),
+            (len(self.splits) == len(self.nodes), "its attributes speak of different numbers of nodes"),
+            (len(self.targets) == len(self.weights), "its attributes speak of different numbers of leaves"),
+            (ends <= set(range(len(self.nodes))), f"a tree goes on where none of {len(self.nodes)} nodes is"),
+            (all(0 <= row[0] < LEAF for row in branches), "a node has a mode that ONNX does not know"),
+            (all(row[2] >= 0 for row in branches), "a node looks at a feature before the first"),
+        ):
+            if not holds:
+                raise ModelError(f"{node.describe()}: {problem}")
 
-    def build(self, build: Builder, x: Value, targets: int, aggregate: str) -> Value:
+    def depth(self) -> int:
+        """Nodes of the longest walk; `ValueError` where one does not end."""
+        below = {place: row[3:] for place, row in enumerate(self.nodes) if row[0] != LEAF}
+        depth: dict[int, int] = {}
+        for place in TopologicalSorter(below).static_order():
+            depth[place] = 1 + max((depth[end] for end in below.get(place, ())), default=0)
+        return max(depth.values(), default=1)
+
+    def search(self, place: int, content: Sequence[float]) -> None:
+        """Whether a feature is one of sorted numbers, as comparisons from the node at `place` on."""
+        _, *same = self.nodes[place]
+        middle = len(content) // 2
+        self.nodes[place][0], self.splits[place] = EQ, content[0] if content else math.nan
+        if middle:
+            halves = (content[:middle], content[middle:])
+            first = len(self.nodes)
+            self.nodes[place], self.splits[place] = [LT, *same[:2], first, first + 1], content[middle]
+            self.nodes += [[EQ, *same], [EQ, *same]]
+            self.splits += [0.0, 0.0]
+            for n, half in enumerate(halves):
+                self.search(first + n, half)
+
+    def build(self, build: Builder, x: Value, targets: int, aggregate: str, base: Sequence[float] = ()) -> Value:
         """The operator on features [N, F]: float or double [N, targets]."""
-        dtype = x.tensor.dtype
-        tables = [
-            build.constant(np.reshape(self.nodes, (-1, COLUMNS)), DType.INT32),
-            build.constant(self.splits, dtype),
-            build.constant(self.members, dtype),
-            build.constant(self.targets, DType.INT32),
-            build.constant(self.weights, dtype),
-            build.constant(self.roots, DType.INT32),
-        ]
-        kind, used = AGGREGATES.index(aggregate), max((row[2] for row in self.nodes if row[0] != LEAF), default=-1) + 1
-        return build("TreeEnsemble", x, *tables, domain=OWN, n_targets=targets, aggregate_function=kind, features=used)
+        branches = [row for row in self.nodes if row[0] != LEAF]
+        used = 1 + max((row[2] for row in branches), default=-1)
+        if not dims.is_static(x.shape[1]):
+            width, wanted = build("Shape", x, start=1), build.ints([used])
+            fits = everywhere(build, build("GreaterOrEqual", width, wanted))
+            width = observe(build, width, fits, f"trees look at {used} features, but there are fewer")
+            x = build("Reshape", x, build("Concat", build("Shape", x, end=1), width, axis=0), allowzero=1)
+        elif x.shape[1] < used:
+            raise ShapeError(f"{build.prefix}: trees look at {used} features, but there are {x.shape[1]}")
+        integers = (np.reshape(self.nodes, (-1, 5)), self.targets, self.roots)
+        nodes, ids, roots = (build.constant(table, DType.INT32) for table in integers)
+        splits, weights = (build.constant(table, x.tensor.dtype) for table in (self.splits, self.weights))
+        scores = build(
+            "TreeEnsemble", x, nodes, splits, ids, weights, roots,
+            domain=OWN,
+            targets=targets,
+            aggregate=aggregate,
+            depth=self.depth(),
+            longest=max((row[4] - row[3] for row in self.nodes if row[0] == LEAF), default=0),
+            comparisons=tuple(sorted({row[0] for row in branches})) or (0,),
+            tracks=int(any(row[1] for row in branches)),
+        )  # fmt: skip
+        return build("Add", scores, build.constant(list(base), x.tensor.dtype)) if base else scores
 
 
-@calls("TreeEnsemble", domain=OWN)
-def forest_routine(node: Node) -> Routine:
-    x, nodes, splits, members, targets, weights, roots = node.operands
-    kind, trees, count = x.tensor.dtype, roots.shape[0], node.attributes["n_targets"]
-    arguments = (x, x.shape[1], node.attributes["features"], nodes, splits, members, targets, weights, roots, trees,
-                 count, node.attributes["aggregate_function"])  # fmt: skip
-    result, function = TensorType(kind, (x.shape[0], count)), f"tree_ensemble_{kind.name.lower()}"
-    return Routine("trees", function, x.shape[0], arguments, (result,), cost=50.0 * int(trees))
+@infers("TreeEnsemble", domain=OWN)
+def forest_type(node: Node, x: Value, *, targets: int) -> Type:
+    return TensorType(x.tensor.dtype, (x.shape[0], targets))
+
+
+@performs("TreeEnsemble", domain=OWN)
+def forest_walk(
+    node: Node, x: Value, nodes: Value, splits: Value, ids: Value, weights: Value, roots: Value, *,
+    aggregate: str, depth: int, longest: int, comparisons: Sequence[int], tracks: int,
+) -> Procedure:  # fmt: skip
+    """From each tree's root to a leaf, which adds to some targets. `depth` and `longest` are the most steps of a walk
+    and the most targets of a leaf; only the `comparisons` that nodes make are told apart."""
+    y, place = node.output, temporary("place", DType.INT64, [])
+    row, tree, target = over("row", x.shape[0]), over("tree", roots.shape[0]), over("target", y.shape[1])
+
+    def column(n: Expr | int) -> Expr:
+        return cast(load(nodes, current(place), n), DType.INT64)
+
+    feature, split = load(x, row, column(2)), load(splits, current(place))
+    tests = {mode: call(COMPARISONS[MODES[mode]], feature, split) for mode in comparisons}
+    holds = tests.pop(comparisons[0])
+    for mode, test in tests.items():
+        holds = select(call("eq", column(0), mode), test, holds)
+    holds = holds | (call("isnan", feature) & (column(1) > 0)) if tracks else holds
+    step = store(place, [], column(select(holds, literal(3, DType.INT64), 4)))
+    walk = each([over("step", depth)], step, until=call("eq", column(0), LEAF))
+
+    entry = over("entry", longest)
+    told = column(3) + entry
+    total, weight = [row, cast(load(ids, told), DType.INT64)], load(weights, told)
+    combine = {"MIN": "min", "MAX": "max"}.get(aggregate, "add")
+    add = store(y, total, call(combine, current(y, total), weight))
+    start = {"MIN": math.inf, "MAX": -math.inf}.get(aggregate, 0.0)
+    own: Expr = current(y, [row, target])
+    finished = own / max(int(roots.shape[0]), 1) if aggregate == "AVERAGE" else own
+    finished = select(call("eq", own, start), 0, own) if start else finished  # no leaf spoke of it
+    begin, end = (each([target], store(y, [row, target], number)) for number in (start, finished))
+    root = store(place, [], cast(load(roots, tree), DType.INT64))
+    return Procedure(
+        (begin, each([tree], root, walk, each([entry], add, until=told >= column(4))), end), (place,), (row.axis,)
+    )
 
 
 # ---------------------------------------------------------------------- version 5
 
 
 @becomes("TreeEnsemble", domain=DOMAIN)
-def tree_ensemble(build: Builder, node: Node) -> Value:
-    attributes, x = node.attributes, features(build, node)
-    forest = _forest(node, attributes)
-    targets = attributes.get("n_targets", max(forest.targets, default=0) + 1)
+def tree_ensemble(
+    build: Builder, node: Node, x: Value, *, aggregate_function: int = 1, post_transform: int = 0, **_: Any
+) -> Value:
+    """In the type of the operand."""
+    forest = _forest(node, node.attributes)
+    targets = node.attributes.get("n_targets", max(forest.targets, default=0) + 1)
     forest.check(node, targets)
-    scores = forest.build(build, x, targets, AGGREGATES[attributes.get("aggregate_function", 1)])
-    scores = transformed(build, node, scores, TRANSFORMS[attributes.get("post_transform", 0)])
-    dtype = node.operand(0).tensor.dtype
-    return scores if scores.tensor.dtype is dtype else build("Cast", scores, to=dtype.onnx)
+    scores = forest.build(build, features(build, node), targets, AGGREGATES[aggregate_function])
+    scores = transformed(build, node, scores, TRANSFORMS[post_transform])
+    return build("CastLike", scores, x)
 
 
 def _forest(node: Node, attributes: dict[str, Any]) -> Forest:
-    forest = Forest()
-    modes = attributes["nodes_modes"].reshape(-1).astype(int).tolist()
-    splits = attributes["nodes_splits"].reshape(-1).astype(np.float64).tolist()
+    modes = attributes["nodes_modes"].reshape(-1).astype(int)
     tracks = attributes.get("nodes_missing_value_tracks_true") or [0] * len(modes)
-    names = ("featureids", "trueleafs", "truenodeids", "falseleafs", "falsenodeids")
-    columns = [attributes[f"nodes_{name}"] for name in names]
-    if any(len(column) != len(modes) for column in (splits, tracks, *columns)):
-        raise ModelError(f"{node.describe()}: its attributes speak of different numbers of nodes")
-    sets = _sets(attributes.get("membership_values"))
-    weights = attributes["leaf_weights"].reshape(-1).astype(np.float64).tolist()
-    degenerate = set()
-    for place, (mode, split, track, feature, *ends) in enumerate(zip(modes, splits, tracks, *columns, strict=True)):
-        if mode not in range(len(COMPARISONS)):
-            raise ModelError(f"{node.describe()}: node {place} has the mode {mode}, which ONNX does not know")
-        forest.add(mode, track, feature, split)
-        is_leaf, yes, is_other_leaf, no = ends
-        if is_leaf and is_other_leaf and yes == no and place in attributes["tree_roots"]:
-            degenerate.add(place)  # a tree of one leaf
-        forest.nodes[-1][3:5] = [yes + len(modes) * bool(is_leaf), no + len(modes) * bool(is_other_leaf)]
-        if mode == MEMBER:
-            _put_set(node, forest, sets)
-    for place, (target, weight) in enumerate(zip(attributes["leaf_targetids"], weights, strict=True)):
-        forest.add(LEAF, 0, 0, 0.0)
-        forest.nodes[-1][3:5] = [place, place + 1]
-        forest.targets.append(target)
-        forest.weights.append(weight)
-    forest.roots = [forest.nodes[r][3] if r in degenerate else r for r in attributes["tree_roots"]]
-    return forest
-
-
-def _sets(values: Any) -> list[list[float]]:
-    """Sets of numbers, each ended by NaN."""
-    result: list[list[float]] = [[]]
-    for number in [] if values is None else values.reshape(-1).astype(np.float64).tolist():
-        if np.isnan(number):
-            result.append([])
-        else:
-            result[-1].append(number)
-    return result[::-1] if result[-1] else result[-2::-1]
-
-
-def _put_set(node: Node, forest: Forest, sets: list[list[float]]) -> None:
-    """The next set of numbers becomes the last node's."""
-    if not sets:
+    names = ("featureids", "truenodeids", "falsenodeids", "trueleafs", "falseleafs")
+    looked_at, yes, no, *is_leaf = (np.asarray(attributes[f"nodes_{name}"]) for name in names)
+    yes, no = (end + len(modes) * (leaf != 0) for end, leaf in zip((yes, no), is_leaf, strict=True))
+    nodes = np.stack([modes, np.asarray(tracks) != 0, looked_at, yes, no], axis=1)
+    nodes[yes == no, 2] = 0  # a tree of one leaf has a node that may look at anything
+    splits, weights = (
+        attributes[name].reshape(-1).astype(np.float64).tolist() for name in ("nodes_splits", "leaf_weights")
+    )
+    leaves = [[LEAF, 0, 0, place, place + 1] for place in range(len(weights))]
+    forest = Forest(nodes.tolist() + leaves, splits + [0.0] * len(leaves), list(attributes["leaf_targetids"]), weights)
+    forest.roots = list(attributes["tree_roots"])
+    numbers = np.asarray(attributes.get("membership_values", ()), np.float64).reshape(-1)
+    sets = np.split(numbers, np.flatnonzero(np.isnan(numbers)) + 1)  # each is ended by NaN
+    places = np.flatnonzero(modes == MEMBER).tolist()
+    if len(places) > len(sets) - (not len(sets[-1])):
         raise ModelError(f"{node.describe()}: membership_values has fewer sets than there are nodes that want one")
-    content = sets.pop()
-    forest.nodes[-1][5:] = [len(forest.members), len(content)]
-    forest.members += sorted(content)
+    for place, content in zip(places, sets, strict=False):
+        forest.search(place, np.unique(content[~np.isnan(content)]).tolist())
+    return forest
 
 
 # ---------------------------------------------------------------------- versions 1 and 3
@@ -171,44 +208,26 @@ def _older(node: Node, kind: str) -> Forest:
     keys = list(zip(attributes["nodes_treeids"], attributes["nodes_nodeids"], strict=True))
     number = {key: place for place, key in enumerate(keys)}
     tracks = attributes.get("nodes_missing_value_tracks_true") or [0] * len(keys)
-    values = numbers(attributes, "nodes_values")
-    forest = Forest()
-    below: set[int] = set()
-    columns = (attributes["nodes_modes"], tracks, attributes["nodes_featureids"], values)
-    ends = (attributes["nodes_truenodeids"], attributes["nodes_falsenodeids"])
-    for (tree, _), mode, track, feature, value, yes, no in zip(keys, *columns, *ends, strict=True):
-        mode = mode.removeprefix("BRANCH_")
-        if mode == "LEAF":
-            forest.add(LEAF, 0, 0, 0.0)
-            continue
-        if mode not in COMPARISONS[:MEMBER]:
-            raise ModelError(f"{node.describe()}: the mode {mode!r} is not one that ONNX knows")
-        forest.add(COMPARISONS.index(mode), track, feature, value)
-        forest.nodes[-1][3:5] = [number.get((tree, end), -1) for end in (yes, no)]
-        below |= set(forest.nodes[-1][3:5])
-    _add_leaves(node, forest, kind, number)
-    first: dict[int, int] = {}
-    for place, (tree, _) in enumerate(keys):
-        if place not in below:
-            first.setdefault(tree, place)
+    columns = [attributes[f"nodes_{name}"] for name in ("modes", "featureids", "truenodeids", "falsenodeids")]
+    nodes = []
+    for (tree, _), track, mode, feature, *ends in zip(keys, tracks, *columns, strict=True):
+        is_leaf, mode = mode == "LEAF", MODES.index(mode.removeprefix("BRANCH_"))
+        places = [0 if is_leaf else number.get((tree, end), -1) for end in ends]
+        nodes.append([mode if mode != MEMBER else -1, int(track != 0), feature, *places])
+    forest = Forest(nodes, numbers(attributes, "nodes_values"))
+    columns = [attributes[f"{kind}_{name}"] for name in ("treeids", "nodeids", "ids")]
+    entries = zip(*columns, numbers(attributes, f"{kind}_weights"), strict=True)
+    for tree, leaf, target, weight in sorted(entries, key=lambda entry: number.get(entry[:2], -1)):
+        row = forest.nodes[number.get((tree, leaf), 0)]
+        if row[0] != LEAF or (tree, leaf) not in number:
+            raise ModelError(f"{node.describe()}: node {leaf} of tree {tree} has a weight, but is no leaf")
+        row[3:] = [row[3] if row[4] else len(forest.targets), len(forest.targets) + 1]
+        forest.targets.append(target)
+        forest.weights.append(weight)
+    below = {end for row in nodes if row[0] != LEAF for end in row[3:]}
+    first = {tree: place for place, (tree, _) in reversed(list(enumerate(keys))) if place not in below}
     forest.roots = [first[tree] for tree in dict.fromkeys(attributes["nodes_treeids"]) if tree in first]
     return forest
-
-
-def _add_leaves(node: Node, forest: Forest, kind: str, number: dict[tuple[int, int], int]) -> None:
-    attributes = node.attributes
-    weights = numbers(attributes, f"{kind}_weights")
-    columns = [attributes[f"{kind}_{name}"] for name in ("treeids", "nodeids", "ids")]
-    entries: dict[int, list[tuple[int, float]]] = {}
-    for tree, leaf, target, weight in zip(*columns, weights, strict=True):
-        place = number.get((tree, leaf), -1)
-        if place < 0 or forest.nodes[place][0] != LEAF:
-            raise ModelError(f"{node.describe()}: node {leaf} of tree {tree} has a weight, but is no leaf")
-        entries.setdefault(place, []).append((target, weight))
-    for place, found in entries.items():
-        forest.nodes[place][3:5] = [len(forest.targets), len(forest.targets) + len(found)]
-        forest.targets += [target for target, _ in found]
-        forest.weights += [weight for _, weight in found]
 
 
 def numbers(attributes: dict[str, Any], name: str) -> list[float]:
@@ -217,32 +236,23 @@ def numbers(attributes: dict[str, Any], name: str) -> list[float]:
     return list(attributes.get(name, ())) if given is None else given.reshape(-1).astype(np.float64).tolist()
 
 
-def _with_base(build: Builder, scores: Value, base: Sequence[float]) -> Value:
-    return build("Add", scores, build.constant(list(base), scores.tensor.dtype)) if base else scores
-
-
 @becomes("TreeEnsembleRegressor", domain=DOMAIN)
-def tree_regressor(build: Builder, node: Node) -> Value:
-    attributes, x = node.attributes, features(build, node)
+def tree_regressor(build: Builder, node: Node, *, aggregate_function: str = "SUM", n_targets: int = 0) -> Value:
     forest = _older(node, "target")
-    targets = attributes.get("n_targets", max(forest.targets, default=0) + 1)
+    targets = n_targets or max(forest.targets, default=0) + 1
     forest.check(node, targets)
-    scores = forest.build(build, x, targets, attributes.get("aggregate_function", "SUM"))
-    scores = _with_base(build, scores, numbers(attributes, "base_values"))
-    return finished(build, node, scores)
+    base = numbers(node.attributes, "base_values")
+    return finished(build, node, forest.build(build, features(build, node), targets, aggregate_function, base))
 
 
 @becomes("TreeEnsembleClassifier", domain=DOMAIN)
-def tree_classifier(build: Builder, node: Node) -> list[Value]:
+def tree_classifier(build: Builder, node: Node, *, post_transform: str = "NONE") -> list[Value]:
     """Scores of all classes. Where there are two and all leaves speak of the first, they mean the second, and the
     first's score follows: 1 - s of a probability, which it is if no leaf takes anything away, else -s."""
-    attributes, x = node.attributes, features(build, node)
-    forest, transform = _older(node, "class"), attributes.get("post_transform", "NONE")
-    classes = max(len(labels_of(node, "classlabels_int64s")[0]), 1)
-    base = numbers(attributes, "base_values")
+    forest, base = _older(node, "class"), numbers(node.attributes, "base_values")
+    classes, used = max(len(labels_of(node, "classlabels_int64s")[0]), 1), set(forest.targets)
     forest.check(node, max(classes, 2))
-    used = set(forest.targets)
-    scores = _with_base(build, forest.build(build, x, 1 if used == {0} else max(classes, 2), "SUM"), base)
+    scores = forest.build(build, features(build, node), 1 if used == {0} else max(classes, 2), "SUM", base)
     if classes > 2 or len(used) != 1:
         places = build("ArgMax", scores, axis=1, keepdims=0)
     else:
@@ -250,7 +260,7 @@ def tree_classifier(build: Builder, node: Node) -> list[Value]:
         column = build("Slice", scores, build.ints([-1]), build.ints([2]), build.ints([1]))
         places = is_above(build, column, 0.5 if is_probability else 0.0)
         if used == {0}:
-            by_complement = transform == "PROBIT" or (transform == "NONE" and is_probability)
+            by_complement = post_transform == "PROBIT" or (post_transform == "NONE" and is_probability)
             scores = doubled(build, scores, by_complement=by_complement)
     labels = chosen_labels(build, node, "classlabels_int64s", places)
     return [labels, finished(build, node, scores)]

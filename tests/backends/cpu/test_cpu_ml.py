@@ -13,7 +13,7 @@ from harness import BUILD
 from onnx import helper, numpy_helper
 
 import partita
-from partita.errors import InputError, ModelError, UnsupportedOperatorError
+from partita.errors import ModelError, PartitaError, ShapeError, UnsupportedOperatorError
 
 Array = np.ndarray[Any, Any]
 DOMAIN = "ai.onnx.ml"
@@ -307,9 +307,27 @@ def test_trees_that_do_not_hold_together_are_refused(changed):
         run("TreeEnsemble", X, version=5, **ensemble(**changed))
 
 
-def test_too_few_features_fail_the_run():
-    with pytest.raises(InputError, match="look at 4 features, but there are 2"):
+def test_too_few_features_are_refused():
+    with pytest.raises(ShapeError, match="look at 4 features, but there are 2"):
         run("TreeEnsemble", X[:, :2].copy(), version=5, **ensemble())
+
+
+def test_too_few_features_fail_the_run():
+    proto = model("TreeEnsemble", [X], 1, 5, ensemble())
+    proto.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "F"
+    with partita.compile(proto, build=BUILD) as module:
+        np.testing.assert_array_equal(module.run({"x0": X})["y0"], run("TreeEnsemble", X, version=5, **ensemble())[0])
+        with pytest.raises(PartitaError, match="look at 4 features, but there are fewer"):
+            module.run({"x0": X[:, :2].copy()})
+
+
+def test_members_are_found():
+    sets = np.array([5, 1, 9, 3, 7, np.nan, np.nan], np.float32)
+    given = np.arange(12, dtype=np.float32).reshape(12, 1)
+    attributes = ensemble(nodes_modes=np.array([6, 6], np.uint8), nodes_featureids=[0, 0], membership_values=sets)
+    found = run("TreeEnsemble", given, version=5, **attributes)[0]
+    is_member = np.isin(given[:, 0], sets)
+    np.testing.assert_array_equal(found, np.where(is_member[:, None], [[1, 0]], [[0, 3]]))
 
 
 # ---------------------------------------------------------------------- support vectors
