@@ -148,13 +148,13 @@ def couple(node: Node, form: Value) -> Procedure:
         return current(y, [row, place])
 
     def slope(t: Expr) -> Expr:
-        return reduction("sum", [classes], lambda s: load(form, row, t, s) * share(s), 0.0)
+        return reduction("sum", [classes], lambda s: load(form, row, t, s) * share(s))
 
     def excess(t: Expr) -> Expr:
         """How far a slope is from what all are at the least: the form itself."""
-        return reduction("sum", [classes], lambda s: share(s) * slope(s), 0.0) - slope(t)
+        return reduction("sum", [classes], lambda s: share(s) * slope(s)) - slope(t)
 
-    worst = reduction("max", [classes], lambda t: call("abs", excess(t)), 0.0)
+    worst = reduction("max", [classes], lambda t: call("abs", excess(t)))
     give = store(
         y, [row, other], (share(other) + select(call("eq", other, t), current(change), 0)) / (1 + current(change))
     )
