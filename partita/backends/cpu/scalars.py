@@ -144,12 +144,12 @@ def conversion(text: str, source: DType, target: DType, saturate: bool) -> str:
 def string_conversion(text: str, source: DType, target: DType) -> str:
     """A Cast to or from strings; a string that says no number fails the run."""
     if target is DType.STRING:
-        if source in (DType.FLOAT64, DType.BOOL):
-            return f"partita_string_from_{short_name(source)}(call, status, {text})"
         if source.is_float:
-            return f"partita_string_from_float32(call, status, {text})"
-        kind = "int64" if source.is_signed else "uint64"
-        return f"partita_string_from_{kind}(call, status, {text})"
+            return f"partita_string_shortest(call, status, {text}, {int(source is not DType.FLOAT64)})"
+        if source is DType.BOOL:
+            return f'partita_string_print(call, status, "%s", {text} ? "True" : "False")'
+        letter, kind = ("lld", "long long") if source.is_signed else ("llu", "unsigned long long")
+        return f'partita_string_print(call, status, "%{letter}", ({kind})({text}))'
     if target.is_float:
         number = f"partita_string_to_float64(call, status, {text})"
         return number if target is DType.FLOAT64 else f"(float){number}"

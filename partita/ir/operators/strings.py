@@ -12,13 +12,16 @@ from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, call
+from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
 from partita.ir.operators.elementwise import broadcast
+from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers
+from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, performs
+from partita.ir.operators.sorting import is_less, is_other
+from partita.ir.procedure import Procedure, current, each, indices_over, once, over, store, temporary
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
@@ -47,33 +50,23 @@ def string_concat(node: Node) -> Computation:
 
 
 @becomes("StringSplit")
-def string_split(build: Builder, node: Node) -> list[Value]:
+def string_split(build: Builder, node: Node, x: Value, *, delimiter: str = "", maxsplit: int = -1) -> Sequence[Value]:
     """The pieces are counted first: the most decide how many there is room for."""
-    x = node.operand(0)
-    delimiter, most = node.attributes.get("delimiter", ""), node.attributes.get("maxsplit", -1)
-    counts = build("CountPieces", x, domain=DOMAIN, delimiter=delimiter, maxsplit=most)
+
+    def split(room: Value) -> Sequence[Value]:
+        return build.node("SplitStrings", x, room, outputs=2, domain=DOMAIN, delimiter=delimiter, most=maxsplit)
+
+    _, counts = split(build.ints([0]))
     every = build("Concat", build("Reshape", counts, build.ints([-1])), build.ints([0]), axis=0)
-    room = observe(build, build("ReduceMax", every, build.ints([0]), keepdims=1))
-    pieces = build("SplitStrings", x, room, domain=DOMAIN, delimiter=delimiter, maxsplit=most)
-    return [pieces, counts]
-
-
-@calls("CountPieces", domain=DOMAIN)
-def count_pieces(node: Node) -> Routine:
-    return _split(node, "count_pieces", (), TensorType(INT64, node.operand(0).shape))
+    return split(observe(build, build("ReduceMax", every, build.ints([0]), keepdims=1)))
 
 
 @calls("SplitStrings", domain=DOMAIN)
-def split_strings(node: Node) -> Routine:
-    """Room for as many pieces as operand 1 says; those missing are empty."""
-    room = required_ints(node, 1)
-    return _split(node, "split_strings", room, TensorType(DType.STRING, (*node.operand(0).shape, *room)))
-
-
-def _split(node: Node, function: str, room: tuple[Dim, ...], result: TensorType) -> Routine:
-    x, attributes = node.operand(0), node.attributes
-    arguments = (x, attributes["delimiter"], int(attributes["maxsplit"]), *room)
-    return Routine(LIBRARY, function, elements(x), arguments, (result,))
+def split_strings(node: Node, x: Value, _: Value, *, delimiter: str, most: int) -> Routine:
+    """As many pieces as operand 1 says, of which those missing are empty; and how many there are."""
+    (room,) = required_ints(node, 1)
+    results = (TensorType(DType.STRING, (*x.shape, room)), TensorType(INT64, x.shape))
+    return Routine(LIBRARY, "split_strings", elements(x), (x, delimiter, most, room), results)
 
 
 # ---------------------------------------------------------------------- normalize
@@ -92,39 +85,33 @@ def case_table(to_upper: bool) -> np.ndarray:
 
 
 @becomes("StringNormalizer")
-def string_normalizer(build: Builder, node: Node) -> Value:
+def string_normalizer(
+    build: Builder, node: Node, x: Value, *, case_change_action: str = "NONE", is_case_sensitive: int = 0,
+    stopwords: Sequence[str] = (),
+) -> Value:  # fmt: skip
     """What is left of the strings once the stop words are out; one empty string where that is none."""
-    x, attributes = node.operand(0), node.attributes
     if len(x.shape) not in (1, 2) or (len(x.shape) == 2 and dims.is_static(x.shape[0]) and x.shape[0] != 1):
         raise ShapeError(f"{node.describe()}: strings are normalized in the shapes [C] and [1, C]")
-    action = attributes.get("case_change_action", "NONE")
-    if action not in ("NONE", "LOWER", "UPPER"):
-        raise ModelError(f"{node.describe()}: case_change_action is {action!r}; NONE, LOWER and UPPER are known")
-    row = x if len(x.shape) == 1 else build("Squeeze", x, build.ints([0]))
-    is_sensitive = bool(attributes.get("is_case_sensitive", 0))
-    stopwords = [word if is_sensitive else word.lower() for word in attributes.get("stopwords", ())]
-    dropped = words(build, sorted(set(stopwords), key=lambda word: word.encode()))
-    table = build.constant(np.zeros((0, 4)) if is_sensitive else case_table(False), DType.INT32)  # before comparing
-    kept, count = build.node("DropWords", row, dropped, table, outputs=2, domain=DOMAIN)
-    kept = build("Slice", kept, build.ints([0]), build.ints([1]), observe(build, count), domain=DOMAIN)
-    if action != "NONE":
-        table = build.constant(case_table(action == "UPPER"), DType.INT32)
-        kept = build("ChangeCase", kept, table, domain=DOMAIN)
+    if case_change_action not in ("NONE", "LOWER", "UPPER"):
+        raise ModelError(f"{node.describe()}: case_change_action {case_change_action!r} is not NONE, LOWER or UPPER")
+
+    def changed(x: Value, to_upper: bool) -> Value:
+        return build("ChangeCase", x, build.constant(case_table(to_upper), DType.INT32), domain=DOMAIN)
+
+    kept = build("Reshape", x, build.ints([-1]))
+    compared = kept if is_case_sensitive or not stopwords else changed(kept, to_upper=False)
+    dropped = list(dict.fromkeys(word if is_case_sensitive else word.lower() for word in stopwords))
+    stays = build("Equal", find(build, compared, dropped)[0], build.ints([len(dropped)]))
+    none = build("Not", build("ReduceMax", build("Concat", stays, build.constant([False], DType.BOOL), axis=0)))
+    stays = build("Concat", stays, build("Reshape", none, build.ints([1])), axis=0)
+    places = build("Squeeze", indices_where(build, stays), build.ints([0]))
+    kept = build("Gather", build("Concat", kept, words(build, [""]), axis=0), places)
+    kept = kept if case_change_action == "NONE" else changed(kept, case_change_action == "UPPER")
     return kept if len(x.shape) == 1 else build("Unsqueeze", kept, build.ints([0]))
 
 
-@calls("DropWords", domain=DOMAIN)
-def drop_words(node: Node) -> Routine:
-    """Room for all strings, of which the first are left; their number, [1]."""
-    x, stopwords, table = node.operands
-    arguments = (x, elements(x), stopwords, elements(stopwords), table, table.shape[0])
-    kept = TensorType(DType.STRING, (dims.maximum(x.shape[0], 1),))
-    return Routine(LIBRARY, "drop_words", 1, arguments, (kept, TensorType(INT64, (1,))))
-
-
 @calls("ChangeCase", domain=DOMAIN)
-def change_case(node: Node) -> Routine:
-    x, table = node.operands
+def change_case(node: Node, x: Value, table: Value) -> Routine:
     return Routine(LIBRARY, "change_case", elements(x), (x, table, table.shape[0]), (x.tensor,), cost=500.0)
 
 
@@ -132,26 +119,25 @@ def change_case(node: Node) -> Routine:
 
 
 @decomposes("RegexFullMatch")
-def regex_full_match(build: Builder, node: Node) -> Value:
+def regex_full_match(build: Builder, node: Node, x: Value, *, pattern: str = "") -> Value:
     try:
-        program, ranges = compiled(node.attributes.get("pattern", ""))
+        program, ranges = compiled(pattern)
     except PatternError as error:
-        message = f"{node.describe()}: the pattern {node.attributes['pattern']!r} cannot be used: {error}"
+        message = f"{node.describe()}: the pattern {pattern!r} cannot be used: {error}"
         raise UnsupportedOperatorError(message) from error
     tables = [build.constant(np.reshape(rows, (-1, n)), DType.INT32) for rows, n in ((program, 3), (ranges, 2))]
-    return build("MatchProgram", node.operand(0), *tables, domain=DOMAIN)
+    return build("MatchProgram", x, *tables, domain=DOMAIN)
 
 
 @infers("RegexFullMatch")
-def match_type(node: Node) -> TensorType:
-    return TensorType(DType.BOOL, node.operand(0).shape)
+def match_type(node: Node, x: Value) -> Type:
+    return TensorType(DType.BOOL, x.shape)
 
 
 @calls("MatchProgram", domain=DOMAIN)
-def match_program(node: Node) -> Routine:
-    x, program, ranges = node.operands
-    arguments = (x, program, program.shape[0], ranges)
-    return Routine(LIBRARY, "match_program", elements(x), arguments, (match_type(node),), cost=2000.0)
+def match_program(node: Node, x: Value, program: Value, ranges: Value) -> Routine:
+    arguments, result = (x, program, program.shape[0], ranges), TensorType(DType.BOOL, x.shape)
+    return Routine(LIBRARY, "match_program", elements(x), arguments, (result,), cost=2000.0)
 
 
 # ---------------------------------------------------------------------- look up
@@ -173,12 +159,23 @@ def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Va
     return build("Find", x, table, domain=DOMAIN), order
 
 
-@calls("Find", domain=DOMAIN)
-def find_places(node: Node) -> Routine:
-    x, keys = node.operands
-    function = f"find_{x.tensor.dtype.name.lower()}"
-    result = TensorType(INT64, x.shape)
-    return Routine(LIBRARY, function, elements(x), (x, keys, elements(keys)), (result,), cost=50.0)
+@infers("Find", domain=DOMAIN)
+def find_type(node: Node, x: Value) -> Type:
+    return TensorType(INT64, x.shape)
+
+
+@performs("Find", domain=DOMAIN)
+def find_places(node: Node, x: Value, keys: Value) -> Procedure:
+    """How many keys come before each element: a sum of powers of two, the largest first."""
+    i, count, place = indices_over(x.shape), int(elements(keys)), temporary("place", INT64, [])
+    bit = over("bit", count.bit_length())
+    further = current(place) + call("shift_right", literal(1 << count.bit_length() >> 1, INT64), bit)
+    last = load(keys, call("min", further, count) - 1)
+    add = store(place, [], further, when=(further <= count) & is_less(last, load(x, *i)))
+    other = is_other(load(keys, current(place)), load(x, *i))
+    found = select(current(place) < count, select(other, count, current(place)), count)
+    nest = each([], store(place, [], 0), each([bit], add), once(store(node.output, i, found)))
+    return Procedure((nest,), (place,), tuple(index.axis for index in i))
 
 
 # ---------------------------------------------------------------------- n-grams, counted

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <locale.h>
 #include <math.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -18,10 +19,6 @@
 #include "partita.h"
 
 #define PARTITA_NUMBER_BYTES 64 /* more than any number takes */
-
-static inline void partita_string_fail(int32_t *status, int32_t failed) {
-    __atomic_store_n(status, failed, __ATOMIC_RELAXED);
-}
 
 static inline bool partita_string_equal(partita_string a, partita_string b) {
     return a.bytes == b.bytes && memcmp(a.data, b.data, (size_t)a.bytes) == 0;
@@ -47,16 +44,8 @@ static inline const partita_string *partita_unpack(const void *packed, partita_s
 static inline char *partita_string_make(const partita_call *call, int32_t *status, int64_t bytes) {
     char *data = call->services->text(call, bytes);
     if (!data)
-        partita_string_fail(status, PARTITA_ERROR_MEMORY);
+        __atomic_store_n(status, PARTITA_ERROR_MEMORY, __ATOMIC_RELAXED);
     return data;
-}
-
-static inline partita_string partita_string_copy(const partita_call *call, int32_t *status, const char *text, int64_t bytes) {
-    char *data = partita_string_make(call, status, bytes);
-    if (!data)
-        return (partita_string){"", 0};
-    memcpy(data, text, (size_t)bytes);
-    return (partita_string){data, bytes};
 }
 
 static inline partita_string partita_string_concat(const partita_call *call, int32_t *status, partita_string a,
@@ -91,74 +80,52 @@ static inline const char *partita_string_number(partita_string a, char *text, co
     return text;
 }
 
-static inline void partita_string_refuse(const partita_call *call, int32_t *status, partita_string a) {
-    const int shown = a.bytes > 40 ? 40 : (int)a.bytes;
-    partita_string_fail(status, call->services->fail(call, PARTITA_ERROR_VALUE, "the string '%.*s' is no number of the type "
-                                                     "that it is cast to", shown, a.data));
-}
-
-static inline double partita_string_to_float64(const partita_call *call, int32_t *status, partita_string a) {
-    char text[PARTITA_NUMBER_BYTES], *end = NULL;
-    const char *number = partita_string_number(a, text, "+-.0123456789eEinfINFtyTYaA");
-    const double value = number ? strtod(number, &end) : 0;
-    if (!number || *end)
-        partita_string_refuse(call, status, a);
-    return value;
-}
-
-#define PARTITA_STRING_TO_INTEGER(name, type, parse)                                                              \
+#define PARTITA_STRING_TO(name, type, allowed, parsed, is_outside)                                                \
     static inline type partita_string_to_##name(const partita_call *call, int32_t *status, partita_string a) {    \
         char text[PARTITA_NUMBER_BYTES], *end = NULL;                                                             \
-        const char *number = partita_string_number(a, text, "+-0123456789");                                      \
+        const char *number = partita_string_number(a, text, allowed);                                             \
         errno = 0;                                                                                                \
-        const type value = number ? (type)parse(number, &end, 10) : 0;                                            \
-        if (!number || *end || errno)                                                                             \
-            partita_string_refuse(call, status, a);                                                               \
+        const type value = number ? (type)parsed : 0;                                                             \
+        if (!number || *end || is_outside)                                                                        \
+            __atomic_store_n(status, call->services->fail(call, PARTITA_ERROR_VALUE,                              \
+                "the string '%.*s' is no number of the type that it is cast to",                                  \
+                a.bytes > 40 ? 40 : (int)a.bytes, a.data), __ATOMIC_RELAXED);                                     \
         return value;                                                                                             \
     }
 
-PARTITA_STRING_TO_INTEGER(int64, int64_t, strtoll)
-PARTITA_STRING_TO_INTEGER(uint64, uint64_t, strtoull)
+PARTITA_STRING_TO(float64, double, "+-.0123456789eEinfINFtyTYaA", strtod(number, &end), 0)
+PARTITA_STRING_TO(int64, int64_t, "+-0123456789", strtoll(number, &end, 10), errno)
+PARTITA_STRING_TO(uint64, uint64_t, "+-0123456789", strtoull(number, &end, 10), errno)
+
+/* Less than PARTITA_NUMBER_BYTES of text. */
+static inline __attribute__((format(printf, 3, 4))) partita_string partita_string_print(const partita_call *call, int32_t *status,
+                                                                                        const char *format, ...) {
+    char text[PARTITA_NUMBER_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    const int bytes = vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    char *data = partita_string_make(call, status, bytes);
+    if (!data)
+        return (partita_string){"", 0};
+    memcpy(data, text, (size_t)bytes);
+    return (partita_string){data, bytes};
+}
 
 /* The shortest decimal that reads as the same number. */
 static inline partita_string partita_string_shortest(const partita_call *call, int32_t *status, double value, int is_float) {
     char text[PARTITA_NUMBER_BYTES];
-    int bytes = 0;
-    if (value != value || isinf(value)) {
-        const char *name = value != value ? "NaN" : value > 0 ? "INF" : "-INF";
-        return partita_string_copy(call, status, name, (int64_t)strlen(name));
-    }
+    if (value != value || isinf(value))
+        return partita_string_print(call, status, "%s", value != value ? "NaN" : value > 0 ? "INF" : "-INF");
     for (int digits = 1; digits <= 17; ++digits) {
-        bytes = snprintf(text, sizeof text, "%.*g", digits, value);
+        snprintf(text, sizeof text, "%.*g", digits, value);
         if (is_float ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value)
             break;
     }
     char *point = strchr(text, localeconv()->decimal_point[0]);
     if (point)
         *point = '.';
-    return partita_string_copy(call, status, text, bytes);
-}
-
-static inline partita_string partita_string_from_float32(const partita_call *call, int32_t *status, float value) {
-    return partita_string_shortest(call, status, value, 1);
-}
-
-static inline partita_string partita_string_from_float64(const partita_call *call, int32_t *status, double value) {
-    return partita_string_shortest(call, status, value, 0);
-}
-
-static inline partita_string partita_string_from_int64(const partita_call *call, int32_t *status, int64_t value) {
-    char text[PARTITA_NUMBER_BYTES];
-    return partita_string_copy(call, status, text, snprintf(text, sizeof text, "%lld", (long long)value));
-}
-
-static inline partita_string partita_string_from_uint64(const partita_call *call, int32_t *status, uint64_t value) {
-    char text[PARTITA_NUMBER_BYTES];
-    return partita_string_copy(call, status, text, snprintf(text, sizeof text, "%llu", (unsigned long long)value));
-}
-
-static inline partita_string partita_string_from_bool(const partita_call *call, int32_t *status, bool value) {
-    return partita_string_copy(call, status, value ? "True" : "False", value ? 4 : 5);
+    return partita_string_print(call, status, "%s", text);
 }
 
 #endif

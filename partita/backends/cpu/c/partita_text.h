@@ -42,38 +42,6 @@ static inline int64_t partita_put_character(char *text, int32_t character) {
     return length;
 }
 
-/* ------------------------------------------------------------------ look up */
-
-/* NaN comes last, and is like another. */
-static inline int partita_float64_order(double a, double b) { return a != a ? b == b : b != b ? -1 : (a > b) - (a < b); }
-static inline int partita_int64_order(int64_t a, int64_t b) { return (a > b) - (a < b); }
-
-/* Where each element is among sorted keys; `count` where it is not. */
-#define PARTITA_FIND(name, type)                                                                                  \
-    static inline int64_t partita_place_##name(type x, const type *keys, int64_t count) {                         \
-        int64_t low = 0, high = count;                                                                            \
-        while (low < high) {                                                                                      \
-            const int64_t middle = low + (high - low) / 2;                                                        \
-            const int order = partita_##name##_order(x, keys[middle]);                                            \
-            if (order == 0)                                                                                       \
-                return middle;                                                                                    \
-            if (order < 0)                                                                                        \
-                high = middle;                                                                                    \
-            else                                                                                                  \
-                low = middle + 1;                                                                                 \
-        }                                                                                                         \
-        return count;                                                                                             \
-    }                                                                                                             \
-    static inline void partita_find_##name(PARTITA_ROUTINE, const type *x, const type *keys, int64_t count,       \
-                                           int64_t *y) {                                                          \
-        for (int64_t index = begin; index < end; ++index)                                                         \
-            y[index] = partita_place_##name(x[index], keys, count);                                               \
-    }
-
-PARTITA_FIND(string, partita_string)
-PARTITA_FIND(int64, int64_t)
-PARTITA_FIND(float64, double)
-
 /* The last of sorted rows of `columns` numbers whose first is not above a key; -1 where all are. */
 static inline int64_t partita_row(int32_t key, const int32_t *rows, int64_t count, int64_t columns) {
     int64_t low = 0, high = count;
@@ -122,24 +90,18 @@ static inline int partita_next_piece(partita_string x, partita_string delimiter,
     return 1;
 }
 
-static inline void partita_count_pieces(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
-                                        int64_t *counts) {
+/* As many pieces of each string as there is room for, empty ones where there are no more; and how many there are. */
+static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
+                                         int64_t room, partita_string *pieces, int64_t *counts) {
     for (int64_t index = begin; index < end; ++index) {
         partita_string piece;
-        int64_t place = 0, left = most;
-        counts[index] = 0;
-        while (partita_next_piece(x[index], delimiter, &place, &left, &piece))
-            ++counts[index];
-    }
-}
-
-static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
-                                         int64_t room, partita_string *pieces) {
-    for (int64_t index = begin; index < end; ++index) {
-        int64_t place = 0, left = most;
-        for (int64_t column = 0; column < room; ++column)
-            if (!partita_next_piece(x[index], delimiter, &place, &left, &pieces[index * room + column]))
-                pieces[index * room + column] = (partita_string){"", 0};
+        int64_t place = 0, left = most, count = 0;
+        for (; partita_next_piece(x[index], delimiter, &place, &left, &piece); ++count)
+            if (count < room)
+                pieces[index * room + count] = piece;
+        counts[index] = count;
+        for (; count < room; ++count)
+            pieces[index * room + count] = (partita_string){"", 0};
     }
 }
 
@@ -172,34 +134,22 @@ static inline void partita_change_case(PARTITA_ROUTINE, const partita_string *x,
         y[index] = partita_changed(call, status, x[index], rows, count);
 }
 
-/* The strings that are none of the sorted stop words come first; their number, at least one. */
-static inline void partita_drop_words(PARTITA_ROUTINE, const partita_string *x, int64_t length,
-                                      const partita_string *stopwords, int64_t stopword_count, const int32_t *rows,
-                                      int64_t row_count, partita_string *y, int64_t *count) {
-    if (begin == end)
-        return;
-    int64_t kept = 0;
-    for (int64_t index = 0; index < length; ++index) {
-        partita_string key = x[index];
-        if (row_count && stopword_count)
-            key = partita_changed(call, status, key, rows, row_count);
-        if (partita_place_string(key, stopwords, stopword_count) == stopword_count)
-            y[kept++] = x[index];
-    }
-    count[0] = kept ? kept : 1;
-    for (int64_t index = kept; index < length || index == 0; ++index)
-        y[index] = (partita_string){"", 0};
-}
-
 /* ------------------------------------------------------------------ regular expressions */
 
 enum { PARTITA_MATCH, PARTITA_CLASS, PARTITA_SPLIT, PARTITA_JUMP, PARTITA_ASSERT };
 
-/* The places of a program where a match may be, and the scratch memory to follow it. */
+/* The places of a program where a match may be, each once: `seen` holds the step in which a place was last added. */
 typedef struct partita_places {
+    int64_t *seen;
     int32_t *list;
     int64_t count;
 } partita_places;
+
+static inline void partita_add_place(partita_places *places, int32_t place, int64_t step) {
+    if (places->seen[place] != step)
+        places->list[places->count++] = place;
+    places->seen[place] = step;
+}
 
 static inline int partita_is_word(int32_t c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
@@ -217,28 +167,6 @@ static inline int partita_holds(int32_t kind, int32_t before, int32_t after) {
     }
 }
 
-/* Adds a place and all that it leads to between two characters. `seen` holds the step in which a place was last added. */
-static inline void partita_follow(partita_places *places, int32_t place, const int32_t *program, int64_t *seen, int64_t step,
-                                  int32_t *stack, int32_t before, int32_t after) {
-    int64_t depth = 0;
-    stack[depth++] = place;
-    while (depth) {
-        place = stack[--depth];
-        if (seen[place] == step)
-            continue;
-        seen[place] = step;
-        const int32_t *instruction = program + 3 * (int64_t)place;
-        if (instruction[0] == PARTITA_MATCH || instruction[0] == PARTITA_CLASS)
-            places->list[places->count++] = place;
-        else if (instruction[0] == PARTITA_ASSERT && partita_holds(instruction[1], before, after))
-            stack[depth++] = place + 1;
-        else if (instruction[0] == PARTITA_SPLIT || instruction[0] == PARTITA_JUMP)
-            stack[depth++] = instruction[1];
-        if (instruction[0] == PARTITA_SPLIT)
-            stack[depth++] = instruction[2];
-    }
-}
-
 /* Whether a character is in one of the sorted ranges (first, last) from `low` to `high`. */
 static inline int partita_is_in(int32_t character, const int32_t *ranges, int64_t low, int64_t high) {
     const int64_t row = partita_row(character, ranges + 2 * low, high - low, 2);
@@ -246,44 +174,49 @@ static inline int partita_is_in(int32_t character, const int32_t *ranges, int64_
 }
 
 /* Whether the whole string matches: all ways are followed at once, so that time is linear in the text. */
-static inline bool partita_matches(partita_string x, const int32_t *program, int64_t count, const int32_t *ranges, int64_t *seen,
-                                   int32_t *lists) {
-    int32_t *stack = lists + 2 * count;
-    partita_places now = {lists, 0}, then = {lists + count, 0};
-    int64_t place = 0, step = 1;
-    memset(seen, 0, (size_t)count * sizeof *seen);
-    int32_t after = x.bytes ? partita_next_character(x, &place) : -1;
-    partita_follow(&now, 0, program, seen, step, stack, -1, after);
-    while (after >= 0 && now.count) {
-        const int32_t character = after;
-        after = place < x.bytes ? partita_next_character(x, &place) : -1;
-        ++step;
+static inline bool partita_matches(partita_string x, const int32_t *program, const int32_t *ranges, partita_places now,
+                                   partita_places then) {
+    int64_t position = 0;
+    int32_t before = -1;
+    now.count = 0;
+    partita_add_place(&now, 0, 1);
+    for (int64_t step = 1; now.count; ++step) {
+        const int32_t after = position < x.bytes ? partita_next_character(x, &position) : -1;
         then.count = 0;
         for (int64_t index = 0; index < now.count; ++index) {
-            const int32_t *instruction = program + 3 * (int64_t)now.list[index];
-            if (instruction[0] == PARTITA_CLASS && partita_is_in(character, ranges, instruction[1], instruction[2]))
-                partita_follow(&then, now.list[index] + 1, program, seen, step, stack, character, after);
+            const int32_t place = now.list[index], *instruction = program + 3 * (int64_t)place;
+            if (instruction[0] == PARTITA_MATCH && after < 0)
+                return true;
+            if (instruction[0] == PARTITA_SPLIT || instruction[0] == PARTITA_JUMP)
+                partita_add_place(&now, instruction[1], step);
+            if (instruction[0] == PARTITA_SPLIT)
+                partita_add_place(&now, instruction[2], step);
+            if (instruction[0] == PARTITA_ASSERT && partita_holds(instruction[1], before, after))
+                partita_add_place(&now, place + 1, step);
+            if (instruction[0] == PARTITA_CLASS && after >= 0 && partita_is_in(after, ranges, instruction[1], instruction[2]))
+                partita_add_place(&then, place + 1, step + 1);
         }
         const partita_places other = now;
         now = then;
         then = other;
+        before = after;
     }
-    for (int64_t index = 0; index < now.count; ++index)
-        if (after < 0 && program[3 * (int64_t)now.list[index]] == PARTITA_MATCH)
-            return true;
     return false;
 }
 
 static inline void partita_match_program(PARTITA_ROUTINE, const partita_string *x, const int32_t *program, int64_t count,
                                          const int32_t *ranges, bool *y) {
-    const int64_t steps = count * (int64_t)sizeof(int64_t); /* then the lists of places, and the stack */
-    char *memory = partita_string_make(call, status, 2 * steps + 4 * count * (int64_t)sizeof(int32_t));
+    const int64_t bytes = count * (int64_t)(2 * sizeof(int64_t) + 2 * sizeof(int32_t)) + 8;
+    char *memory = partita_string_make(call, status, bytes);
     if (!memory)
         return;
     int64_t *seen = (int64_t *)(memory + (8 - (uintptr_t)memory % 8) % 8);
-    int32_t *lists = (int32_t *)((char *)seen + steps);
-    for (int64_t index = begin; index < end; ++index)
-        y[index] = partita_matches(x[index], program, count, ranges, seen, lists);
+    int32_t *lists = (int32_t *)(seen + 2 * count);
+    for (int64_t index = begin; index < end; ++index) {
+        memset(seen, 0, 2 * (size_t)count * sizeof *seen);
+        y[index] = partita_matches(x[index], program, ranges, (partita_places){seen, lists, 0},
+                                   (partita_places){seen + count, lists + count, 0});
+    }
 }
 
 #endif
