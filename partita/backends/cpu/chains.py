@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from partita.backends.cpu import packed_product
-from partita.backends.cpu.generic import rows_of
 from partita.backends.cpu.kernel import members
+from partita.backends.cpu.rows import rows_of
 from partita.ir import dims
 from partita.ir.expression import Index, Load, walk
 from partita.ir.graph import Graph, Node, Value

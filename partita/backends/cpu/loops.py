@@ -7,7 +7,19 @@ from collections.abc import Mapping, Sequence
 from partita.backends.cpu.expressions import linear_position, strides
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Expr, Index, Literal, Load, affine, children, walk
+from partita.ir.expression import (
+    Axis,
+    Expr,
+    Index,
+    Literal,
+    Load,
+    Reduce,
+    affine,
+    children,
+    replace_indices,
+    rewrite,
+    walk,
+)
 from partita.ir.types import DType
 
 Form = dict[Axis | None, Dim]
@@ -95,3 +107,16 @@ def moved(form: Form, replacement: Mapping[Axis, Expr]) -> Form:
         if isinstance(target, Index):
             result[target.axis] = step
     return result
+
+
+def with_merged_reductions(body: Expr) -> Expr:
+    """The body with neighbouring axes of each reduction merged."""
+
+    def replace(current: Expr) -> Expr | None:
+        if not isinstance(current, Reduce) or len(current.axes) < 2:
+            return None
+        nest = LoopNest(current.axes, [current.body], [])
+        inner = replace_indices(current.body, nest.replacement)
+        return Reduce(current.combine, tuple(nest.loops), inner, current.initial, current.dtype)
+
+    return rewrite(body, replace)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from partita.backends.cpu.costs import element_cost, typical_product
 from partita.backends.cpu.expressions import Scope, linear_position
-from partita.backends.cpu.generic import element_cost, typical_product
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.scalars import stored
 from partita.backends.source import C_TYPES
