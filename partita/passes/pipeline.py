@@ -8,8 +8,8 @@ Before partitioning:
    constants (`simplify_shapes`), which makes operators no-ops (`simplify_algebra`), which leaves nodes unread
    (`dead_code`) and others equal (`common_subexpressions`).
 4. `recognize_gelu`, whose constants the simplifications have bared, before anything is folded into weights.
-5. `fold_scale`, once nothing stands between a convolution and what scales it; then the simplifications for what they
-   made: equal parameters, folded alike, become one.
+5. `hoist_scale` and `fold_scale`, once nothing stands between a convolution or product and what scales it; then the
+   simplifications for what they made: equal parameters, folded alike, become one.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from partita.passes.canonicalize import canonicalize
 from partita.passes.common_subexpressions import common_subexpressions
 from partita.passes.dead_code import dead_code
 from partita.passes.fold_scale import fold_scale
+from partita.passes.hoist_scale import hoist_scale
 from partita.passes.recognize_gelu import recognize_gelu
 from partita.passes.simplify_algebra import simplify_algebra
 from partita.passes.simplify_shapes import simplify_shapes
@@ -90,7 +91,7 @@ def prepare(
     """From a model as it was read to one that can be partitioned."""
     changed = run_passes(graph, [canonicalize, unify_sizes], verify=verify, dump=dump, timings=timings)
     changed |= simplify(graph, verify=verify, dump=dump, timings=timings)
-    if run_passes(graph, [recognize_gelu, fold_scale], verify=verify, dump=dump, timings=timings):
+    if run_passes(graph, [recognize_gelu, hoist_scale, fold_scale], verify=verify, dump=dump, timings=timings):
         simplify(graph, verify=verify, dump=dump, timings=timings)
         changed = True
     return changed
