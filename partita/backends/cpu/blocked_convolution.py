@@ -24,7 +24,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 COPIES = 4  # elements a nanosecond
-CHUNK = 256  # products: PARTITA_CHUNK of partita_blocked.h
+CHUNK = 512  # products: PARTITA_CHUNK of partita_blocked.h
 
 
 class BlockedKernel:

@@ -21,7 +21,7 @@ static inline partita_lanes partita_larger(partita_lanes a, partita_lanes b) {
 }
 
 /* Products that are summed before they join the total: the error of a long sum grows with its steps. */
-#define PARTITA_CHUNK 256
+#define PARTITA_CHUNK 512
 
 /* The most sums of a tile. An array of constant size is what compilers keep in registers through all that a loop does. */
 #define PARTITA_SUMS 32
