@@ -8,7 +8,15 @@ from dataclasses import replace
 
 from partita.errors import ParameterError
 from partita.runtime.artifact import PAGE
-from partita.runtime.toolchain import BuildOptions, Linking, Source, compile_flags, link_flags, runtime_sources
+from partita.runtime.toolchain import (
+    BuildOptions,
+    Linking,
+    Source,
+    compile_flags,
+    has_library,
+    link_flags,
+    runtime_sources,
+)
 
 
 def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: BuildOptions) -> str:
@@ -23,6 +31,7 @@ def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: Bu
         f"MCPU = {_quoted(build.mcpu)}",
         f"CFLAGS = {_joined(compile_flags(replace(build, mcpu='')))} {march}".rstrip(),
         f"LDFLAGS = {_joined(link_flags(linking))}",
+        *_optional(linking),
         f"OBJECTS = {' '.join(objects)}",
         "",
         "model.so: code.so payload.zip",
@@ -34,7 +43,7 @@ def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: Bu
         f"\ttruncate -s %{PAGE} code.so",
         "",
         "clean:",
-        "\trm -f model.so model.so.tmp code.so $(OBJECTS)",
+        "\trm -f model.so model.so.tmp code.so probe.so $(OBJECTS)",
         "",
         ".PHONY: clean",
     ]
@@ -46,6 +55,19 @@ def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: Bu
             f"\t$(CC) -c {source.name} -o {name} $(CFLAGS) -Iruntime {folders}".rstrip(),
         ]
     return "\n".join(lines) + "\n"
+
+
+def _optional(linking: Linking) -> list[str]:
+    """Adds the optional libraries that the compiler finds."""
+    lines = []
+    for name, header in linking.optional:
+        probe = f"$(CC) -shared -fPIC -Iruntime {has_library(name)} -x c {header} -x none -l{name} -o probe.so"
+        lines += [
+            f"has_{name} := $(shell {probe} 2> /dev/null && echo yes)",
+            f"CFLAGS += $(if $(has_{name}),{has_library(name)})",
+            f"LDFLAGS += $(if $(has_{name}),-l{name})",
+        ]
+    return lines
 
 
 def readme(symbol: str) -> str:

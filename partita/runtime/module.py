@@ -57,6 +57,7 @@ class Function:
 class CSourceModule:
     """Regions as C source, with what compiling and linking it takes. `headers` lie beside the units.
 
+    Of `optional_libraries`, those that the C compiler finds are linked; macros tell the code which (see `Linking`).
     `kernels` says, by the symbol of a region, what it calls in which order; for profiles.
     """
 
@@ -67,6 +68,7 @@ class CSourceModule:
     include_directories: tuple[str, ...] = ()
     library_directories: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    optional_libraries: tuple[tuple[str, str], ...] = ()
     kernels: Mapping[str, tuple[KernelNote, ...]] = field(default_factory=dict)
     type_key: str = "c"
 
@@ -243,7 +245,8 @@ class MetadataModule(RunnableModule):
         modules = [module for module in self.imported_modules if isinstance(module, CSourceModule)]
         directories = dict.fromkeys(path for module in modules for path in module.library_directories)
         libraries = dict.fromkeys(name for module in modules for name in module.libraries)
-        return Linking(tuple(directories), tuple(libraries))
+        optional = dict.fromkeys(pair for module in modules for pair in module.optional_libraries)
+        return Linking(tuple(directories), tuple(libraries), tuple(optional))
 
     def _load(self) -> Library:
         if self._code.library is None:

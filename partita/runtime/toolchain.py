@@ -14,7 +14,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -95,10 +95,18 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Linking:
-    """What the linker needs besides the objects."""
+    """What the linker needs besides the objects.
+
+    Attributes:
+        directories: where libraries lie.
+        libraries: their names, as -l takes them.
+        optional: libraries that may be missing, with the header that uses them where PARTITA_WITH_<NAME>
+            is defined: ("png", "src/partita_images.h"). Both happens where the compiler finds what that takes.
+    """
 
     directories: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
+    optional: tuple[tuple[str, str], ...] = ()
 
 
 def find_compiler(cc: str = "") -> tuple[str, ...]:
@@ -135,6 +143,11 @@ def link_flags(linking: Linking) -> tuple[str, ...]:
     return (*_LINK_FLAGS, *directories, *(f"-l{name}" for name in linking.libraries), *_LIBRARIES)
 
 
+def has_library(name: str) -> str:
+    """The flag that says that an optional library is there."""
+    return f"-DPARTITA_WITH_{name.upper()}"
+
+
 @cache
 def runtime_sources() -> Mapping[str, str]:
     """The C runtime's files, headers included, by their name below a build folder: "runtime/run.c"."""
@@ -167,6 +180,11 @@ class Toolchain:
         Raises:
             CompilerError: a compiler or the linker failed.
         """
+        if linking.optional:
+            found = tuple(name for name, header in linking.optional if self._finds(name, header, sources))
+            flags = (*self.options.flags, *map(has_library, found))
+            toolchain = Toolchain(replace(self.options, flags=flags), self.command)
+            return toolchain.build_library(sources, Linking(linking.directories, (*linking.libraries, *found)))
         runtime = [Source(name, text) for name, text in runtime_sources().items() if name.endswith(".c")]
         everything = [*sources, *runtime]
         cache = user_cache() if self.options.cache else None
@@ -180,6 +198,17 @@ class Toolchain:
             cache.put(link_key, library)
             cache.trim()
         return library
+
+    def _finds(self, library: str, header: str, sources: Sequence[Source]) -> bool:
+        """Whether what a header of the sources' does with an optional library compiles and links."""
+        source = next(source for source in sources if header in dict(source.headers))
+        text = f'#define {has_library(library)[2:]}\n#include "../{header}"\n'
+        try:
+            probe = self.compile_source(replace(source, text=text))
+            self._link([probe], Linking(libraries=(library,)))
+        except CompilerError:
+            return False
+        return True
 
     def _objects(self, sources: Sequence[Source], cache: Cache | None, keys: Sequence[str]) -> list[bytes]:
         def made(number: int) -> bytes:

@@ -147,8 +147,10 @@ def _build(modules: dict[str, MetadataModule], folder: Path) -> dict[str, Path |
     objects, result = list(_runtime_objects()), dict[str, Path | Outcome]()
     path = folder / "batch.so"
     for name, module in modules.items():
-        if module.build is not QUICK:
-            continue
+        if module.build is not QUICK or any(
+            getattr(part, "optional_libraries", ()) for part in module.imported_modules
+        ):
+            continue  # it is compiled for itself
         try:
             objects += [toolchain.compile_source(source) for source in module.sources()]
             result[name] = path

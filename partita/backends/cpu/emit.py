@@ -34,7 +34,9 @@ HEADER_NAMES = (
     "partita_text",
     "partita_random",
     "partita_turn",
+    "partita_images",
 )
+DECODERS = tuple((name, "src/partita_images.h") for name in ("turbojpeg", "png", "tiff", "webp", "openjp2"))
 INCLUDES = "#include <string.h>\n" + "".join(
     f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:4])
 )
@@ -54,7 +56,9 @@ def emit_module(
         kernels[region.symbol] = tuple(emitted.kernels.notes)
         functions.append(source.function)
     headers = tuple(Unit(name, (HEADERS / f"{name}.h").read_text("utf-8")) for name in HEADER_NAMES)
-    return CSourceModule(backend, tuple(units), tuple(functions), headers, kernels=kernels)
+    decodes = any("partita_images.h" in unit.text for unit in units)
+    optional = DECODERS if decodes else ()
+    return CSourceModule(backend, tuple(units), tuple(functions), headers, optional_libraries=optional, kernels=kernels)
 
 
 class _Region:

@@ -1,0 +1,381 @@
+/* partita_images.h: pixels of images in memory. BMP and PNM are decoded here; others by the libraries that the C compiler
+ * found, as PARTITA_WITH_<name> tells. A decoder is run twice: for the sizes, and for the pixels. */
+#ifndef PARTITA_IMAGES_H
+#define PARTITA_IMAGES_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "partita_kernel.h"
+
+#define PARTITA_PIXELS (INT64_C(1) << 28) /* at most: what claims to have more is taken for an attack on memory */
+
+typedef struct partita_image {
+    const uint8_t *data;
+    int64_t bytes, at;     /* `at`: how far it is read */
+    int64_t height, width; /* what it has; must have, where pixels are wanted */
+    uint8_t *rgb;          /* [height, width, 3]; NULL: only the sizes are wanted */
+    char problem[200];     /* the first one; "" as long as all is well */
+} partita_image;
+
+static inline bool partita_image_fail(partita_image *image, const char *problem) {
+    if (!image->problem[0])
+        snprintf(image->problem, sizeof image->problem, "%.199s", problem);
+    return false;
+}
+
+/* Whether pixels are wanted, of these sizes. */
+static inline bool partita_image_sized(partita_image *image, int64_t height, int64_t width) {
+    if (height <= 0 || width <= 0 || height > PARTITA_PIXELS / width)
+        return partita_image_fail(image, "it says that it has no pixels, or more than 2^28");
+    if (image->rgb && (height != image->height || width != image->width))
+        return partita_image_fail(image, "its sizes changed while it was read");
+    image->height = height, image->width = width;
+    return image->rgb != NULL && !image->problem[0];
+}
+
+static inline bool partita_image_has(partita_image *image, int64_t at, int64_t bytes) {
+    return (at <= image->bytes && bytes <= image->bytes - at) || partita_image_fail(image, "it is cut off");
+}
+
+/* ------------------------------------------------------------------ BMP and PNM */
+
+/* A number of some bytes, the least first. */
+static inline uint32_t partita_image_number(partita_image *image, int64_t at, int64_t bytes) {
+    uint32_t number = 0;
+    for (int64_t n = 0; partita_image_has(image, at, bytes) && n < bytes; ++n)
+        number |= (uint32_t)image->data[at + n] << 8 * n;
+    return number;
+}
+
+/* Pixels of up to a byte are places in a palette; of more bytes, masks tell where the colors are. */
+static inline void partita_image_bmp(partita_image *image) {
+    const int64_t start = partita_image_number(image, 10, 4), palette = 14 + (int64_t)partita_image_number(image, 14, 4);
+    const int old = palette == 14 + 12 ? 2 : 4; /* bytes of a size */
+    const uint32_t kind = old == 2 ? 0 : partita_image_number(image, 30, 4), bits = partita_image_number(image, 20 + 2 * old, 2);
+    const int64_t width = partita_image_number(image, 18, old), bytes = (bits + 7) / 8, row_bytes = (width * bits + 31) / 32 * 4;
+    const int64_t rows = old == 2 ? (int64_t)partita_image_number(image, 20, 2) : (int32_t)partita_image_number(image, 22, 4);
+    const int64_t height = rows < 0 ? -rows : rows;
+    uint32_t masks[3] = {bits == 16 ? 0x7c00 : 0xff0000, bits == 16 ? 0x3e0 : 0xff00, bits == 16 ? 0x1f : 0xff};
+    for (int color = 0; kind == 3 && color < 3; ++color)
+        masks[color] = partita_image_number(image, 54 + 4 * color, 4);
+    if (!(bits == 1 || bits == 4 || bits == 8 || bits == 16 || bits == 24 || bits == 32) || (kind && (kind != 3 || bits <= 8)))
+        partita_image_fail(image, "pixels that are compressed, or of this number of bits, are not decoded");
+    if (!partita_image_has(image, start, height <= PARTITA_PIXELS && width <= PARTITA_PIXELS ? row_bytes * height : 0) ||
+        !partita_image_sized(image, height, width))
+        return;
+    for (int64_t pixel = 0; pixel < height * width; ++pixel) {
+        const int64_t row = pixel / width, bit = pixel % width * bits;
+        uint32_t value = partita_image_number(image, start + row_bytes * (rows < 0 ? row : height - 1 - row) + bit / 8, bytes);
+        if (bits <= 8) {
+            value = value >> (8 - bits - bit % 8) & ((1u << bits) - 1);
+            value = partita_image_number(image, palette + value * (old == 2 ? 3 : 4), 3);
+        }
+        for (int color = 0; color < 3; ++color) {
+            const uint32_t least = masks[color] ? masks[color] & -masks[color] : 1, most = masks[color] / least;
+            image->rgb[3 * pixel + color] = (uint8_t)((uint64_t)((value & masks[color]) / least) * 255 / (most ? most : 1));
+        }
+    }
+}
+
+/* The next number in text, of so many digits at most, after white space and comments. */
+static inline int64_t partita_image_text(partita_image *image, int digits) {
+    const uint8_t *text = image->data;
+    int64_t number = 0, at = image->at, start;
+    for (bool is_comment = false; at < image->bytes && (is_comment || (text[at] && strchr("# \t\r\n\v\f", text[at]))); ++at)
+        is_comment = text[at] == '#' || (is_comment && text[at] != '\n' && text[at] != '\r');
+    for (start = at; at < image->bytes && at < start + digits && text[at] >= '0' && text[at] <= '9'; ++at)
+        number = number * 10 + text[at] - '0';
+    if (at == start)
+        partita_image_fail(image, "a number is missing");
+    image->at = at;
+    return number;
+}
+
+/* P1 to P6: bits, gray, colors; as text, then as bytes. */
+static inline void partita_image_pnm(partita_image *image) {
+    const int kind = image->data[1] - '1', colors = kind % 3 == 2 ? 3 : 1, copies = 3 / colors;
+    const bool is_bits = kind % 3 == 0, is_text = kind < 3;
+    image->at = 2;
+    const int64_t width = partita_image_text(image, 9), height = partita_image_text(image, 9), row = width * colors;
+    const int64_t most = is_bits ? 1 : partita_image_text(image, 5), start = image->at + 1;
+    const int64_t bytes = most > 255 ? 2 : 1, row_bytes = is_bits ? (width + 7) / 8 : row * bytes;
+    if (kind < 0 || kind > 5 || most < 1 || most > 65535)
+        partita_image_fail(image, "it is none of P1 to P6 with values up to 65535");
+    if (!partita_image_has(image, start, is_text ? 0 : row_bytes * height) || !partita_image_sized(image, height, width))
+        return;
+    for (int64_t n = 0; n < height * row && !image->problem[0]; ++n) {
+        const uint8_t *sample = image->data + start + n / row * row_bytes + n % row * bytes / (is_bits ? 8 : 1);
+        int64_t value = is_text ? partita_image_text(image, is_bits ? 1 : 5) : bytes == 2 ? *sample << 8 | sample[1] : *sample;
+        if (is_bits)
+            value = !(is_text ? value : value >> (7 - n % row % 8) & 1);
+        if (value > most)
+            partita_image_fail(image, "a value is larger than the largest");
+        memset(image->rgb + n * copies, (int)((value * 255 + most / 2) / most), (size_t)copies);
+    }
+}
+
+/* ------------------------------------------------------------------ libraries */
+
+static inline int64_t partita_image_seek(partita_image *image, int64_t at) {
+    return image->at = at < 0 ? 0 : at < image->bytes ? at : image->bytes;
+}
+
+/* Reads up to `bytes` more bytes; gives how many. */
+static inline int64_t partita_image_read(partita_image *image, void *target, int64_t bytes) {
+    const int64_t from = image->at, left = image->bytes - from, count = bytes < left ? bytes : left;
+    memcpy(target, image->data + from, (size_t)count);
+    image->at += count;
+    return count;
+}
+
+/* Takes the colors from pixels of four bytes, which are freed. */
+static inline void partita_image_keep(partita_image *image, uint8_t *pixels) {
+    for (int64_t n = 0; pixels && n < 3 * image->height * image->width; ++n)
+        image->rgb[n] = pixels[n / 3 * 4 + n % 3];
+    free(pixels);
+}
+
+#ifdef PARTITA_WITH_TURBOJPEG
+#include <turbojpeg.h>
+
+/* What the library only warns of is damage too, but for bytes between the parts, which some cameras write. */
+static inline void partita_image_jpeg(partita_image *image) {
+    tjhandle jpeg = tjInitDecompress();
+    const unsigned long bytes = (unsigned long)image->bytes;
+    int width = 0, height = 0, sampling = 0, space = 0;
+    if (tjDecompressHeader3(jpeg, image->data, bytes, &width, &height, &sampling, &space) ||
+        (partita_image_sized(image, height, width) &&
+         tjDecompress2(jpeg, image->data, bytes, image->rgb, width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) &&
+         !strstr(tjGetErrorStr2(jpeg), "extraneous bytes")))
+        partita_image_fail(image, tjGetErrorStr2(jpeg));
+    tjDestroy(jpeg);
+}
+#else
+#define partita_image_jpeg NULL
+#endif
+
+#ifdef PARTITA_WITH_PNG
+#include <png.h>
+
+static inline void partita_image_png(partita_image *image) {
+    png_image png = {.version = PNG_IMAGE_VERSION};
+    if (png_image_begin_read_from_memory(&png, image->data, (size_t)image->bytes) &&
+        partita_image_sized(image, png.height, png.width)) {
+        png.format = PNG_FORMAT_RGBA; /* without an alpha, colors would be mixed with a background's */
+        png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
+        uint8_t *pixels = malloc(PNG_IMAGE_SIZE(png));
+        if (pixels)
+            png_image_finish_read(&png, NULL, pixels, 0, NULL);
+        partita_image_keep(image, pixels);
+        if (!pixels)
+            partita_image_fail(image, "there is no memory for it");
+    }
+    if (PNG_IMAGE_FAILED(png))
+        partita_image_fail(image, png.message);
+    png_image_free(&png);
+}
+#else
+#define partita_image_png NULL
+#endif
+
+#ifdef PARTITA_WITH_TIFF
+#include <tiffio.h>
+
+static inline int partita_tiff_error(TIFF *tiff, void *user, const char *module, const char *format, va_list values) {
+    char text[160];
+    vsnprintf(text, sizeof text, format, values);
+    if (user) /* else it warns */
+        partita_image_fail(user, text);
+    return (void)tiff, (void)module, 1;
+}
+static inline tmsize_t partita_tiff_read(thandle_t user, void *to, tmsize_t n) { return partita_image_read(user, to, n); }
+static inline tmsize_t partita_tiff_write(thandle_t user, void *from, tmsize_t n) { return (void)user, (void)from, 0 * n; }
+static inline int partita_tiff_close(thandle_t user) { return (void)user, 0; }
+static inline toff_t partita_tiff_size(thandle_t user) { return (toff_t)((partita_image *)user)->bytes; }
+static inline toff_t partita_tiff_seek(thandle_t user, toff_t to, int from) {
+    partita_image *image = user;
+    const toff_t base = from == SEEK_SET ? 0 : (toff_t)(from == SEEK_CUR ? image->at : image->bytes);
+    return (toff_t)partita_image_seek(image, (int64_t)(base + to > INT64_MAX ? INT64_MAX : base + to));
+}
+
+static inline void partita_image_tiff(partita_image *image) {
+    char text[1024] = "its pixels cannot be read";
+    uint32_t height = 0, width = 0;
+    TIFFOpenOptions *options = TIFFOpenOptionsAlloc();
+    TIFFOpenOptionsSetErrorHandlerExtR(options, partita_tiff_error, image);
+    TIFFOpenOptionsSetWarningHandlerExtR(options, partita_tiff_error, NULL);
+    TIFFOpenOptionsSetMaxSingleMemAlloc(options, 4 * PARTITA_PIXELS);
+    TIFF *tiff = TIFFClientOpenExt("image", "rm", image, partita_tiff_read, partita_tiff_write, partita_tiff_seek,
+                                   partita_tiff_close, partita_tiff_size, NULL, NULL, options);
+    TIFFOpenOptionsFree(options);
+    bool is_read = tiff && TIFFRGBAImageOK(tiff, text) && TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &height) &&
+                   TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &width);
+    if (is_read && partita_image_sized(image, height, width)) {
+        uint32_t *pixels = malloc(4 * (size_t)height * width);
+        is_read = pixels && TIFFReadRGBAImageOriented(tiff, width, height, pixels, ORIENTATION_TOPLEFT, 1);
+        partita_image_keep(image, (uint8_t *)pixels);
+    }
+    if (!is_read)
+        partita_image_fail(image, text);
+    if (tiff)
+        TIFFClose(tiff);
+}
+#else
+#define partita_image_tiff NULL
+#endif
+
+#ifdef PARTITA_WITH_WEBP
+#include <webp/decode.h>
+
+static inline void partita_image_webp(partita_image *image) {
+    int width = 0, height = 0;
+    const size_t bytes = (size_t)image->bytes;
+    if (!WebPGetInfo(image->data, bytes, &width, &height))
+        partita_image_fail(image, "its header cannot be read");
+    else if (partita_image_sized(image, height, width) &&
+             !WebPDecodeRGBInto(image->data, bytes, image->rgb, 3 * (size_t)width * (size_t)height, 3 * width))
+        partita_image_fail(image, "its pixels cannot be read");
+}
+#else
+#define partita_image_webp NULL
+#endif
+
+#ifdef PARTITA_WITH_OPENJP2
+#if __has_include(<openjpeg-2.5/openjpeg.h>)
+#include <openjpeg-2.5/openjpeg.h>
+#else
+#include <openjpeg.h>
+#endif
+
+static inline void partita_jp2_error(const char *text, void *user) {
+    char line[160];
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
+    partita_image_fail(user, line);
+}
+static inline OPJ_SIZE_T partita_jp2_read(void *target, OPJ_SIZE_T bytes, void *user) {
+    const int64_t count = partita_image_read(user, target, (int64_t)bytes);
+    return count ? (OPJ_SIZE_T)count : (OPJ_SIZE_T)-1;
+}
+static inline OPJ_BOOL partita_jp2_seek(OPJ_OFF_T at, void *user) { return partita_image_seek(user, at) == at; }
+static inline OPJ_OFF_T partita_jp2_skip(OPJ_OFF_T bytes, void *user) {
+    const int64_t at = ((partita_image *)user)->at;
+    return partita_image_seek(user, bytes < INT64_MAX - at ? at + bytes : INT64_MAX) - at;
+}
+
+/* Colors from planes of 8 to 31 bits. */
+static inline void partita_jp2_colors(partita_image *image, const opj_image_t *planes) {
+    for (uint32_t n = 0; n < 3; ++n) {
+        const opj_image_comp_t plane = planes->comps[planes->numcomps < 3 ? 0 : n];
+        const int64_t zero = plane.sgnd ? INT64_C(1) << (plane.prec - 1) : 0;
+        if (!plane.data || plane.h != image->height || plane.w != image->width || plane.prec < 8 || planes->color_space > 2)
+            partita_image_fail(image, "colors other than gray and RGB of each pixel, in 8 bits or more, are not decoded");
+        for (int64_t pixel = 0; !image->problem[0] && pixel < image->height * image->width; ++pixel) {
+            const int64_t byte = (plane.data[pixel] + zero) >> (plane.prec - 8);
+            image->rgb[3 * pixel + n] = (uint8_t)(byte < 0 ? 0 : byte > 255 ? 255 : byte);
+        }
+    }
+}
+
+static inline void partita_image_jp2(partita_image *image) {
+    opj_image_t *planes = NULL;
+    opj_dparameters_t parameters;
+    opj_set_default_decoder_parameters(&parameters);
+    opj_codec_t *codec = opj_create_decompress(image->data[0] ? OPJ_CODEC_J2K : OPJ_CODEC_JP2);
+    opj_stream_t *stream = opj_stream_default_create(OPJ_TRUE);
+    opj_set_error_handler(codec, partita_jp2_error, image);
+    opj_stream_set_read_function(stream, partita_jp2_read);
+    opj_stream_set_skip_function(stream, partita_jp2_skip);
+    opj_stream_set_seek_function(stream, partita_jp2_seek);
+    opj_stream_set_user_data(stream, image, NULL);
+    opj_stream_set_user_data_length(stream, (OPJ_UINT64)image->bytes);
+    if (!opj_setup_decoder(codec, &parameters) || !opj_read_header(stream, codec, &planes))
+        partita_image_fail(image, "its header cannot be read");
+    else if (partita_image_sized(image, planes->comps[0].h, planes->comps[0].w)) {
+        if (opj_decode(codec, stream, planes))
+            partita_jp2_colors(image, planes);
+        else
+            partita_image_fail(image, "its pixels cannot be read");
+    }
+    opj_image_destroy(planes);
+    opj_destroy_codec(codec);
+    opj_stream_destroy(stream);
+}
+#else
+#define partita_image_jp2 NULL
+#endif
+
+/* ------------------------------------------------------------------ all of them */
+
+typedef struct partita_image_format {
+    const char *name, *package;
+    int place, length; /* of the mark in what such an image begins with, in bytes */
+    const char *mark;
+    void (*decode)(partita_image *image);
+} partita_image_format;
+
+/* Decodes, or fails with the node's name. */
+static inline void partita_decode(const partita_call *call, int32_t *status, partita_string node, partita_image *image) {
+    static const partita_image_format formats[] = {
+        {"BMP", "", 0, 2, "BM", partita_image_bmp},
+        {"PNM", "", 0, 1, "P", partita_image_pnm},
+        {"JPEG", "libturbojpeg0-dev", 0, 3, "\xff\xd8\xff", partita_image_jpeg},
+        {"PNG", "libpng-dev", 0, 4, "\x89PNG", partita_image_png},
+        {"TIFF", "libtiff-dev, 4.5 or later", 0, 4, "II*\0", partita_image_tiff},
+        {"TIFF", "libtiff-dev, 4.5 or later", 0, 4, "MM\0*", partita_image_tiff},
+        {"WebP", "libwebp-dev", 8, 4, "WEBP", partita_image_webp},
+        {"JPEG 2000", "libopenjp2-7-dev", 4, 4, "jP  ", partita_image_jp2},
+        {"JPEG 2000", "libopenjp2-7-dev", 0, 4, "\xff\x4f\xff\x51", partita_image_jp2},
+    };
+    const partita_image_format *format = formats, *const end = formats + sizeof formats / sizeof *formats;
+    while (format < end && (image->bytes < 12 || memcmp(image->data + format->place, format->mark, (size_t)format->length)))
+        ++format;
+    const int length = (int)node.bytes;
+    if (format == end)
+        *status = call->services->fail(call, PARTITA_ERROR_VALUE,
+                                       "%.*s: the data is no image, or none of BMP, PNM, JPEG, PNG, TIFF, WebP and JPEG 2000",
+                                       length, node.data);
+    else if (!format->decode)
+        *status = call->services->fail(call, PARTITA_ERROR_BACKEND,
+                                       "%.*s: the image is %s, whose library was not there when the model was compiled: "
+                                       "install it (on Debian: %s), and compile the model again",
+                                       length, node.data, format->name, format->package);
+    else
+        format->decode(image);
+    if (image->problem[0])
+        *status = call->services->fail(call, PARTITA_ERROR_VALUE, "%.*s: the %s image cannot be decoded: %s", length, node.data,
+                                       format->name, image->problem);
+}
+
+static inline void partita_image_sizes(PARTITA_ROUTINE, const uint8_t *data, int64_t bytes, partita_string node,
+                                       int64_t *sizes) {
+    partita_image image = {.data = data, .bytes = bytes};
+    partita_decode(call, status, node, &image);
+    sizes[0] = image.height, sizes[1] = image.width;
+    (void)begin, (void)end;
+}
+
+/* `order`: 0 RGB, 1 BGR, 2 gray: 0.299 R + 0.587 G + 0.114 B. */
+static inline void partita_image_pixels(PARTITA_ROUTINE, const uint8_t *data, int64_t bytes, partita_string node,
+                                        int64_t height, int64_t width, int64_t order, uint8_t *y) {
+    uint8_t *rgb = order == 2 ? malloc(3 * (size_t)(height * width)) : y;
+    partita_image image = {.data = data, .bytes = bytes, .height = height, .width = width, .rgb = rgb};
+    if (rgb)
+        partita_decode(call, status, node, &image);
+    else
+        *status = PARTITA_ERROR_MEMORY;
+    for (int64_t n = 0; rgb && order && n < height * width; ++n) {
+        const uint8_t red = rgb[3 * n], green = rgb[3 * n + 1], blue = rgb[3 * n + 2];
+        if (order == 2)
+            y[n] = (uint8_t)((red * 19595u + green * 38470u + blue * 7471u + 0x8000u) >> 16);
+        else
+            y[3 * n] = blue, y[3 * n + 2] = red;
+    }
+    if (order == 2)
+        free(rgb);
+    (void)begin, (void)end;
+}
+#endif

@@ -1,0 +1,37 @@
+"""ImageDecoder: an image says its sizes first, which become dimensions; then it is decoded."""
+
+from __future__ import annotations
+
+from partita.errors import ModelError, ShapeError
+from partita.ir.builder import Builder
+from partita.ir.graph import Node, Value
+from partita.ir.operators.contents import required_ints
+from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.registry import becomes, calls
+from partita.ir.routine import Routine
+from partita.ir.types import DType, TensorType
+
+FORMATS = ("RGB", "BGR", "Grayscale")
+
+
+@becomes("ImageDecoder")
+def image_decoder(build: Builder, node: Node, encoded: Value, *, pixel_format: str = "RGB") -> Value:
+    if pixel_format not in FORMATS:
+        raise ModelError(f"{node.describe()}: pixel_format is {pixel_format!r}; {', '.join(FORMATS)} are known")
+    if len(encoded.shape) != 1:
+        raise ShapeError(f"{node.describe()}: an encoded image is a vector of bytes, not {encoded.type}")
+    sizes = observe(build, build("ImageSizes", encoded, domain=DOMAIN, name=node.name))
+    return build("ImagePixels", encoded, sizes, domain=DOMAIN, name=node.name, order=FORMATS.index(pixel_format))
+
+
+@calls("ImageSizes", domain=DOMAIN)
+def image_sizes(node: Node, encoded: Value, *, name: str) -> Routine:
+    return Routine("images", "image_sizes", 1, (encoded, *encoded.shape, name), (TensorType(DType.INT64, (2,)),))
+
+
+@calls("ImagePixels", domain=DOMAIN)
+def image_pixels(node: Node, encoded: Value, *, name: str, order: int) -> Routine:
+    sizes = required_ints(node, 1)
+    arguments = (encoded, *encoded.shape, name, *sizes, order)
+    result = TensorType(DType.UINT8, (*sizes, 1 if order == FORMATS.index("Grayscale") else 3))
+    return Routine("images", "image_pixels", 1, arguments, (result,))
