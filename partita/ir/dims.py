@@ -207,6 +207,11 @@ def may_equal(first: Dim, second: Dim) -> bool:
     return True
 
 
+def may_be_multiple(dim: Dim, divisor: Dim) -> bool:
+    """Whether a size that an operator wants to be a multiple of another can be; as in `may_equal`."""
+    return may_equal(dim, floor_div(dim, divisor) * divisor)
+
+
 def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """NumPy's broadcasting over symbolic shapes; `ValueError` when they do not fit."""
     rank = max(map(len, shapes), default=0)

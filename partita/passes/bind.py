@@ -27,7 +27,6 @@ from typing import Any
 
 import numpy as np
 
-from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.graph import Attribute, Graph, Node, Parameter, Value
 from partita.ir.schema import NONDETERMINISTIC, STANDARD_DOMAINS
@@ -140,11 +139,6 @@ class BindProgram:
     def finish(self, graph: Graph, names: Iterable[str]) -> None:
         """Declares the table: the entries that functions asked for, and the outputs of `graph` that are parameters."""
         outputs = [value for value in graph.outputs if value.parameter is not None]
-        for value in outputs:
-            if value.tensor.dtype is DType.STRING:
-                raise UnsupportedOperatorError(
-                    f"output {value.name!r} is a parameter of strings, which tables hold packed: put an Identity there"
-                )
         for value in outputs:
             self._source(graph, value)
         self.entries = tuple(dict.fromkeys([*names, *(value.name for value in outputs)]))

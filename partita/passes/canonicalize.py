@@ -33,7 +33,7 @@ from partita.ir.operators.control_flow import bodies, chosen_branch, enter
 from partita.ir.operators.internal import is_observation
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline, sink
-from partita.ir.types import TensorType
+from partita.ir.types import DType, TensorType
 
 
 def canonicalize(graph: Graph) -> bool:
@@ -42,7 +42,24 @@ def canonicalize(graph: Graph) -> bool:
     problems = _form(graph)
     if problems:
         raise ModelError("\n".join(problems))
-    return _canonicalize(graph)
+    return _copy_text(graph) | _canonicalize(graph)
+
+
+def _copy_text(graph: Graph) -> bool:
+    """A node for each output that is a parameter of strings: a table holds these packed."""
+    found = {value: value.parameter for value in graph.outputs if value.parameter is not None and is_text(value)}
+    for value, parameter in found.items():
+        build = Builder(graph, value.name)
+        copy = build("Identity", build.constant(parameter.array, DType.STRING))
+        graph.set_outputs(copy if output is value else output for output in graph.outputs)
+        name = value.name
+        graph.rename(value, f"{name}.text")
+        graph.rename(copy, name)
+    return bool(found)
+
+
+def is_text(value: Value) -> bool:
+    return isinstance(value.type, TensorType) and value.type.dtype is DType.STRING
 
 
 def _form(graph: Graph) -> list[str]:

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from small_models import compiled, parsed
 
 import partita
-from partita.errors import ExecutionError, InputError, ParameterError, UnsupportedOperatorError
+from partita.errors import ExecutionError, InputError, ParameterError
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]>'
 WORDS = np.array([["", "ä", "a longer text"], ["日本", "b\0c", "ä"]], object)
@@ -51,6 +51,18 @@ GIVEN = {
     "axis": np.array([0]),
     "wide": np.array([2, 2, 3]),
 }
+
+
+def test_a_parameter_that_is_an_output():
+    """Of a model, and of a branch."""
+    text = "g (float[1] z) => (float[1] q, string[2, 3] s) { q = Neg (z) }"
+    (_, found) = run(text, {"z": np.zeros(1, np.float32)}, {"s": WORDS})
+    np.testing.assert_array_equal(found, WORDS)
+    text = """g (bool b) => (string[1] y) {
+        y = If (b) <then_branch = t () => (string[1] u) <string[1] u = {"yes"}> {},
+                    else_branch = e () => (string[1] v) <string[1] v = {"no"}> {}>
+    }"""
+    assert [run(text, {"b": np.array(b)})[0].item() for b in (True, False)] == ["yes", "no"]
 
 
 @pytest.mark.parametrize("name", MOVES)
@@ -189,11 +201,6 @@ def test_strings_of_a_parameter_stay_out_of_the_source():
         )
     )
     assert not any("secret" in source.text for source in module.sources())
-
-
-def test_a_parameter_that_is_an_output_is_refused():
-    with pytest.raises(UnsupportedOperatorError, match="'w' is a parameter of strings"):
-        run("g (float[1] x) => (string[1] w, float[1] y) { y = Relu(x) }", {}, {"w": np.array(["a"], object)})
 
 
 def test_a_loop_joins_strings():

@@ -192,6 +192,34 @@ CONTRADICTIONS = {
         {"q": (1, 2, 4), "k": (1, 1, 4), "v": (1, 2, 4)},
         "axis 1 of k has size 1, but element 1",
     ),
+    "DepthToSpace": (
+        "y = DepthToSpace <blocksize = 2> (x)",
+        {"x": (1, 7, 2, 2)},
+        r"y: sizes x1 \(7\) and 4\*floor\(x1/4\) \(4\) have to be equal",
+    ),
+    "SpaceToDepth": ("y = SpaceToDepth <blocksize = 2> (x)", {"x": (1, 1, 2, 3)}, r"sizes x3 \(3\) and .* \(2\)"),
+    "Reshape": (
+        "s = Constant <value_ints = [-1, 4]> () y = Reshape (x, s)",
+        {"x": (3, 3)},
+        r"sizes x0\*x1 \(9\) and .* \(8\)",
+    ),
+    "Squeeze": (
+        "s = Constant <value_ints = [0]> () y = Squeeze (x, s)",
+        {"x": (2, 3)},
+        "axis 0 has size 2",
+    ),
+    "groups": (
+        "y = GroupNormalization <num_groups = 2> (x, s, b)",
+        {"x": (2, 5, 3), "s": (5,), "b": (5,)},
+        r"\(30\) and .* \(24\)",
+    ),
+    "groups of Conv": ("y = Conv <group = 2> (x, w)", {"x": (1, 4, 5), "w": (3, 2, 3)}, r"sizes w0 \(3\) and .* \(2\)"),
+    "ConvTranspose": ("y = ConvTranspose (x, w)", {"x": (1, 3, 5), "w": (4, 2, 3)}, "input 'w': axis 0"),
+    "ScatterND": (
+        "i = Cast <to = 7> (f) y = ScatterND (x, i, u)",
+        {"x": (4, 3), "f": (2, 2), "u": (2, 3)},
+        r"sizes f1 \(2\) and 1 have to be equal",
+    ),
     "boxes": (
         "y = NonMaxSuppression (b, s)",
         {"b": (1, 2, 3), "s": (1, 1, 2)},
@@ -211,8 +239,8 @@ def test_no_operator_reads_beyond_what_there_is(name):
 
 
 UNTOLD = {
-    "GRU": ("y, h = GRU <hidden_size = 3> (x, w, r)", "float[t, n, c] x, float[1, g, c] w, float[1, g, 3] r", "GRU"),
-    "ScatterND": ("y = ScatterND (x, i, u)", "float[a, b] x, int64[n, k] i, float[n, b] u", "length of index vectors"),
+    "GatherND": ("y = GatherND (x, i)", "float[a, b] x, int64[n, k] i", "decides the result's rank"),
+    "SequenceAt": ("e = SequenceAt (s, i) y = Exp (e)", "seq(float[]) s, int64 i", "the rank of 'e' is unknown"),
     "Col2Im": ("y = Col2Im (x, i, k)", "float[1, c, n] x, int64[r] i, int64[r] k", "how many sizes 'i'"),
 }
 
@@ -234,6 +262,43 @@ def test_a_convolution_of_any_sizes():
     np.testing.assert_allclose(found["y"], found["z"], rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="input 'k': axis 2"):
         compiled(model).run({**inputs, "k": floats(4, 3, 3, 2)})
+
+
+ANY_WEIGHTS = {
+    "a GRU": ("y, h = GRU (x, w, r, b)", {"x": (5, 2, 3), "w": (1, 12, 3), "r": (1, 12, 4), "b": (1, 24)}),
+    "its other form": (
+        "y, h = GRU <linear_before_reset = 1, layout = 1> (x, w, r, b)",
+        {"x": (2, 5, 3), "w": (1, 12, 3), "r": (1, 12, 4), "b": (1, 24)},
+    ),
+    "an LSTM": (
+        'y, h, c = LSTM <direction = "bidirectional"> (x, w, r)',
+        {"x": (5, 2, 3), "w": (2, 16, 3), "r": (2, 16, 4)},
+    ),
+    "ConvTranspose": ("y = ConvTranspose (x, w, b)", {"x": (2, 3, 4, 5), "w": (3, 2, 3, 2), "b": (2,)}),
+    "with strides": (
+        "y = ConvTranspose <group = 2, strides = [2, 3], pads = [1, 0, 0, 2], dilations = [2, 1]> (x, w, b)",
+        {"x": (1, 4, 4, 5), "w": (4, 3, 3, 2), "b": (6,)},
+    ),
+    "with pads of its own": (
+        'y = ConvTranspose <auto_pad = "SAME_UPPER", strides = [2]> (x, w)',
+        {"x": (1, 2, 5), "w": (2, 3, 3)},
+    ),
+    "Conv in groups": ("y = Conv <group = 2> (x, w)", {"x": (1, 4, 5), "w": (6, 2, 3)}),
+    "ScatterND": ("i = Cast <to = 7> (f) y = ScatterND (x, i, u)", {"x": (4, 3), "f": (2, 1), "u": (2, 3)}),
+}
+
+
+@pytest.mark.parametrize("name", ANY_WEIGHTS)
+def test_weights_of_any_sizes(name):
+    node, shapes = ANY_WEIGHTS[name]
+    inputs = {x: np.zeros(shape, np.float32) if x == "f" else floats(*shape) for x, shape in shapes.items()}
+    found = []
+    for known in (True, False):
+        sizes = {x: ", ".join(str(n) if known else f"{x}{k}" for k, n in enumerate(s)) for x, s in shapes.items()}
+        kinds = ", ".join(f"float[{text}] {x}" for x, text in sizes.items())
+        found.append(compiled(parsed(f'<ir_version: 10, opset_import: ["" : 22]> g ({kinds}) => (y) {{ {node} }}')))
+    first, second = (module.run(inputs)["y"] for module in found)
+    np.testing.assert_allclose(first, second, rtol=1e-5, atol=1e-6)
 
 
 def test_what_no_loop_reaches_need_not_be_there():

@@ -89,8 +89,10 @@ class _Region:
                 lines += self.control.statements(node)
             elif self.sequences.prints(node):
                 lines += self.sequences.statements(node)
-            elif node not in self.plan.assembled and not self.is_view(node):  # type: ignore[operator]
+            elif node not in self.plan.assembled:
                 lines += self._compared(node)
+                if self.is_view(node):  # type: ignore[operator]
+                    continue
                 lines += self.source.reserve_for(node)
                 if is_chain(node):
                     writers = [KernelWriter(link, self.plan.symbols, self.target) for link in links(node)]
@@ -109,8 +111,11 @@ class _Region:
             found = list(dict.fromkeys(reach for member in members(node) for reach in _reaches(member)))
         for first, second in dict.fromkeys(equations):
             sizes = [self.source.size(first), self.source.size(second)]
-            text = "%s: sizes %lld and %lld, which data decided, do not fit; they are not broadcast"
-            lines += self._failing(f"{sizes[0]} != {sizes[1]}", text, c_string(node.name), *sizes)
+            shown = [[] if dims.is_static(dim) else [c_string(str(dim))] for dim in (first, second)]
+            told = " and ".join("%s (%lld)" if names else "%lld" for names in shown)
+            text = f"%s: sizes {told} have to be equal"
+            values = [*shown[0], sizes[0], *shown[1], sizes[1]]
+            lines += self._failing(f"{sizes[0]} != {sizes[1]}", text, c_string(node.name), *values)
         for reach in found:
             size, last = self.source.size(reach.value.shape[reach.axis]), self.source.size(reach.last)
             steps = [f"{self.source.size(dim)} > 0" for dim in dict.fromkeys(reach.steps) if not dims.is_static(dim)]

@@ -83,8 +83,13 @@ def _no_c_type(value: Value) -> str | None:
         kind = kind.element
     if isinstance(kind, SequenceType):
         kind = kind.element
-    if not isinstance(kind, TensorType) or (kind.shape is None and not is_list(value)):
-        return f"{value.name!r} is {value.type}; tensors of known rank, and sequences of tensors, have C"
+    if not isinstance(kind, TensorType):
+        return f"{value.name!r} is {value.type}; tensors, and sequences of tensors, have C"
+    if kind.shape is None and not is_list(value):
+        return (
+            f"the rank of {value.name!r} is unknown, and has to be known; what is taken out of a sequence has one if "
+            "all its elements have it, and the model's input declares it"
+        )
     if kind.dtype not in C_TYPES:
         return f"{value.name!r} has element type {kind.dtype!r}, which has no C type yet"
     return None

@@ -192,7 +192,7 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
     channels, per_group, outputs = x.shape[1], w.shape[1], w.shape[0]
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
         raise ShapeError(f"{node.describe()}: input and weights must have one rank, 3 or more")
-    if group < 1 or not dims.may_equal(channels, per_group * group) or outputs % group:
+    if group < 1 or not dims.may_equal(channels, per_group * group) or not dims.may_be_multiple(outputs, group):
         raise ShapeError(
             f"{node.describe()}: {channels} input and {outputs} output channels in {group} groups of {per_group}"
         )
@@ -203,7 +203,7 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *inner: Expr) -> Expr:
-            channel = c if group == 1 else (o // (outputs // group)) * per_group + c
+            channel = c if group == 1 else (o // size(dims.floor_div(outputs, group))) * size(per_group) + c
             value = seen(view, spatial, out, inner, lambda *place: left(n, channel, *place), 0)
             return wide(value) * wide(right(o, c, *inner))
 

@@ -35,7 +35,9 @@ def gather_elements(node: Node, x: Value, indices: Value) -> Computation:
 def gather_nd(node: Node, x: Value, indices: Value, *, batch_dims: int = 0) -> Computation:
     """Slices of the operand at index vectors: the last axis of the indices counts axes after the batch's."""
     lead, depth = len(indices.shape) - 1, indices.shape[-1]
-    if not dims.is_static(depth) or depth > len(x.shape) - batch_dims:
+    if not dims.is_static(depth):
+        raise ShapeError(f"{node.describe()}: the indices' last axis decides the result's rank: fix it with `shapes`")
+    if depth > len(x.shape) - batch_dims:
         raise ShapeError(f"{node.describe()}: index vectors of length {depth} into {len(x.shape) - batch_dims} axes")
 
     def body(*i: Expr) -> Expr:
@@ -155,9 +157,10 @@ def scatter_elements(node: Node, x: Value, indices: Value) -> Procedure:
 
 @performs("ScatterND")
 def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Procedure:
-    lead, depth = len(indices.shape) - 1, indices.shape[-1]
-    if not dims.is_static(depth):
-        raise ShapeError(f"{node.describe()}: the length of index vectors must be known when compiling")
+    lead = len(indices.shape) - 1
+    depth = lead + len(x.shape) - len(updates.shape)  # of index vectors
+    if not 0 <= depth <= len(x.shape) or not dims.may_equal(indices.shape[-1], depth):
+        raise ShapeError(f"{node.describe()}: index vectors of length {indices.shape[-1]} cannot place these updates")
     i = indices_over(updates.shape)
     place = [wrapped(load(indices, *i[:lead], n), x.shape[n]) for n in range(depth)]
     return _scatter(node, i, [*place, *i[lead:]])

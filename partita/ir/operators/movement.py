@@ -47,6 +47,7 @@ def indices_at(position: Expr, shape: Sequence[Dim]) -> list[Expr]:
 
 
 def reshaped(value: Value, shape: Sequence[Dim]) -> Computation:
+    dims.may_equal(dims.product(value.shape), dims.product(shape))  # a run compares what is not known
     return compute(shape, lambda *i: load(value, *indices_at(linear_index(i, shape), value.shape)))
 
 
@@ -94,7 +95,7 @@ def squeeze(node: Node) -> Computation:
         axes = tuple(axis for axis, dim in enumerate(shape) if dims.is_static(dim) and dim == 1)
     else:
         axes = normalized_axes(node, required_ints(node, 1), len(shape))
-    wrong = [axis for axis in axes if dims.is_static(shape[axis]) and shape[axis] != 1]
+    wrong = [axis for axis in axes if not dims.may_equal(shape[axis], 1)]
     if wrong:
         raise ShapeError(f"{node.describe()}: axes {wrong} cannot be squeezed, as their size is not 1")
     return reshaped(node.operand(0), [dim for axis, dim in enumerate(shape) if axis not in axes])
@@ -274,6 +275,8 @@ def wrapped(index: Expr, dim: Dim) -> Expr:
 def depth_to_space(node: Node) -> Computation:
     x, block = node.operand(0), node.attributes["blocksize"]
     batch, channels, *spatial = x.shape
+    if not dims.may_be_multiple(channels, block * block):
+        raise ShapeError(f"{node.describe()}: {channels} channels are no multiple of {block * block}")
     depth = dims.floor_div(channels, block * block)
     row_major = node.attributes.get("mode", "DCR") == "DCR"
 
@@ -289,6 +292,9 @@ def depth_to_space(node: Node) -> Computation:
 def space_to_depth(node: Node) -> Computation:
     x, block = node.operand(0), node.attributes["blocksize"]
     batch, channels, *spatial = x.shape
+    for axis, dim in enumerate(spatial, start=2):
+        if not dims.may_be_multiple(dim, block):
+            raise ShapeError(f"{node.describe()}: the size {dim} of axis {axis} is no multiple of {block}")
     by_place = node.attributes.get("mode", "DCR") == "DCR"
 
     def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:

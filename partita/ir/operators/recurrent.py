@@ -10,13 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from partita.errors import UnsupportedOperatorError
+from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.older import attribute_dropped, value_renamed
-from partita.ir.operators.registry import decomposes
+from partita.ir.operators.registry import decomposes, infers
 from partita.ir.operators.scan import backward, capture, length_of, loop_body, place_of
-from partita.ir.types import DType
+from partita.ir.types import DType, TensorType, Type
 
 Activation = Callable[[Builder, Value], Value]
 Values = tuple[Value, ...]
@@ -87,9 +89,9 @@ def equal_parts(build: Builder, value: Value, count: int) -> Values:
     return build.node("Split", value, outputs=count, axis=-1, num_outputs=count)
 
 
-def cut(build: Builder, value: Value, first: int) -> Values:
+def cut(build: Builder, value: Value, first: Dim) -> Values:
     """The last axis as its `first` elements and the rest."""
-    sizes = build.ints([first, value.shape[-1] - first])
+    sizes = vector_of(build, [first, dims.simplified(value.shape[-1] - first)])
     return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
@@ -195,6 +197,17 @@ def gru(build: Builder, node: Node) -> Sequence[Value]:
         return Cell(1, weights, bias, step)
 
     return _layer(build, node, cell)
+
+
+@infers("RNN", "GRU", "LSTM")
+def layer_types(
+    node: Node, x: Value, _: Value, weights: Value, *, layout: int = 0, direction: str = ""
+) -> Sequence[Type]:
+    """What all steps gave; then the last states."""
+    (first, second), count, hidden = x.shape[:2], 2 if direction == "bidirectional" else 1, weights.shape[2]
+    steps = (first, second, count, hidden) if layout else (first, count, second, hidden)
+    last = (first, count, hidden) if layout else (count, second, hidden)
+    return [TensorType(x.tensor.dtype, shape) for shape in (steps, last, last)][: len(node.outputs)]
 
 
 # ---------------------------------------------------------------------- the steps

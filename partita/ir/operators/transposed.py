@@ -8,7 +8,9 @@ interleaved. No product with 0 is computed, but for a kernel that the stride doe
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -16,8 +18,8 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr
-from partita.ir.formula import compute, load
+from partita.ir.expression import Computation, Expr, call
+from partita.ir.formula import cast, compute, load, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import geometry
@@ -31,10 +33,10 @@ from partita.ir.types import TensorType, Type
 class Spread:
     """The geometry of one axis (elements): output `i * stride + k * dilation - begin`, for `output` places."""
 
-    kernel: int
+    kernel: Dim
     stride: int
     dilation: int
-    begin: int
+    begin: Dim
     output: Dim
 
 
@@ -47,29 +49,25 @@ def _spread(node: Node) -> list[Spread]:
     extra, group = attributes.get("output_padding", (0,) * rank), attributes.get("group", 1)
     if rank < 1 or len(w.shape) != rank + 2 or len(extra) != rank or group < 1:
         raise ModelError(f"{node.describe()}: weights, output_padding and group must fit {rank} spatial axes")
-    if not dims.all_static(w.shape) or kernel != tuple(w.shape[2:]):
+    if not all(map(dims.may_equal, kernel, w.shape[2:])):
         raise ShapeError(f"{node.describe()}: weights of shape {w.shape} where the kernel is {kernel}")
-    if w.shape[0] % group or (dims.is_static(x.shape[1]) and x.shape[1] != w.shape[0]):
+    if not dims.may_be_multiple(w.shape[0], group) or not dims.may_equal(x.shape[1], w.shape[0]):
         raise ShapeError(f"{node.describe()}: {x.shape[1]} channels in {group} groups for weights of {w.shape[0]}")
     automatic, wanted = attributes.get("auto_pad", "NOTSET"), attributes.get("output_shape")
     result = []
-    for n, (dim, size, stride, dilation) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
-        full = dims.simplified(stride * (dim - 1) + extra[n] + dilation * (size - 1) + 1)
+    for n, (dim, taps, stride, dilation) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
+        full = dims.simplified(stride * (dim - 1) + extra[n] + dilation * (taps - 1) + 1)
         begin, output = pads[n], dims.simplified(full - pads[n] - pads[n + rank])
         if wanted is not None or automatic.startswith("SAME"):
             output = dim * stride if wanted is None else wanted[n - rank]
-            total = dims.simplified(full - output)
-            if not dims.is_static(total):
-                raise ShapeError(
-                    f"{node.describe()}: the size of axis {n + 2} decides on its pads; fix it with `shapes`"
-                )
-            total = max(int(total), 0)
-            begin = total // 2 if automatic == "SAME_UPPER" else total - total // 2
+            total = dims.maximum(dims.simplified(full - output), 0)
+            half = dims.floor_div(total, 2)
+            begin = half if automatic == "SAME_UPPER" else dims.simplified(total - half)
         elif automatic == "VALID":
             begin, output = 0, full
         if dims.is_static(output) and output < 0:
             raise ShapeError(f"{node.describe()}: more than all of axis {n + 2} is cut by its pads")
-        result.append(Spread(size, stride, dilation, begin, output))
+        result.append(Spread(taps, stride, dilation, begin, output))
     return result
 
 
@@ -85,6 +83,10 @@ def transposed_convolution(build: Builder, node: Node) -> Value:
     x, w, bias = node.operand(0), node.operand(1), node.input(2)
     group = node.attributes.get("group", 1)
     axes = _spread(node)
+    if not dims.all_static([*w.shape, *(axis.begin for axis in axes)]):
+        y = build("TransposedSums", x, w, domain=DOMAIN, **node.attributes)
+        rest = build.ints(range(1, len(axes) + 1))
+        return y if bias is None else build("Add", y, build("Unsqueeze", bias, rest))
     for n, axis in enumerate(axes):
         if axis.stride > 1 and axis.dilation > 1:
             w = _dilated(build, w, n + 2, axis)
@@ -110,6 +112,28 @@ def transposed_convolution(build: Builder, node: Node) -> Value:
     if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], output):
         return y
     return build("Interleave", y, vector_of(build, output), domain=DOMAIN, strides=tuple(strides), start=tuple(start))
+
+
+@computes("TransposedSums", domain=DOMAIN)
+def transposed_sums(node: Node, x: Value, w: Value, *, group: int = 1) -> Computation:
+    """What each output is the sum of, looked for among all places of the kernel: where only a run knows the sizes."""
+    axes = _spread(node)
+    inputs, outputs = dims.floor_div(w.shape[0], group), w.shape[1]
+
+    def body(n: Expr, o: Expr, *out: Expr) -> Expr:
+        def term(c: Expr, *kernel: Expr) -> Expr:
+            shifted = [i + size(axis.begin) - k * axis.dilation for i, k, axis in zip(out, kernel, axes, strict=True)]
+            places = [place // axis.stride for place, axis in zip(shifted, axes, strict=True)]
+            channel = o // size(outputs) * size(inputs) + c
+            inside = [(i >= 0) & (i < size(dim)) for i, dim in zip(places, x.shape[2:], strict=True)]
+            both = zip(places, shifted, axes, strict=True)
+            inside += [call("eq", i * axis.stride, at) for i, at, axis in both if axis.stride > 1]
+            product = wide(load(x, n, channel, *places)) * wide(load(w, channel, o % size(outputs), *kernel))
+            return select(functools.reduce(operator.and_, inside), product, 0)
+
+        return cast(reduction("sum", [inputs, *(axis.kernel for axis in axes)], term), x.tensor.dtype)
+
+    return compute((x.shape[0], outputs * group, *(axis.output for axis in axes)), body)
 
 
 def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:

@@ -81,7 +81,7 @@ def test_branches_of_different_ranks(after):
 
 def test_a_result_of_no_one_rank_is_refused():
     text = branching("py = ReduceSum <keepdims = 0> (x)", "qy = Neg (x)", "float y")
-    with pytest.raises(UnsupportedOperatorError, match="tensors of known rank"):
+    with pytest.raises(UnsupportedOperatorError, match=r"the rank of .* is unknown"):
         compiled(re.sub(r"float ([pq]?y)", r"\1", text))
 
 
@@ -91,7 +91,7 @@ def test_sizes_need_fit_only_in_the_branch_taken():
     given = {"c": np.bool_(False), "x": V, "z": ROWS[:, 0]}
     np.testing.assert_array_equal(module.run(given)["y"], -V)
     np.testing.assert_array_equal(module.run({**given, "c": np.bool_(True), "z": W})["y"], V + W)
-    with pytest.raises(InputError, match="sizes 2 and 5"):
+    with pytest.raises(InputError, match=r"sizes L \(2\) and N \(5\) have to be equal"):
         module.run({**given, "c": np.bool_(True)})
 
 
@@ -241,7 +241,7 @@ def test_sizes_that_steps_decide_are_compared_with_what_kernels_take_them_for():
     module = compiled(text)
     y = np.arange(8, dtype=np.float32)
     np.testing.assert_array_equal(module.run({"n": np.int64(2), "x": V, "y": y})["z"], np.tile(V, 4) + y)
-    with pytest.raises(InputError, match="z: sizes 4 and 8, which data decided, do not fit"):
+    with pytest.raises(InputError, match=r"z: sizes .* \(4\) and 8 have to be equal"):
         module.run({"n": np.int64(1), "x": V, "y": y})
 
 
