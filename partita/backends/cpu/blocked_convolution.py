@@ -9,6 +9,7 @@ tiles have no conditions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 from partita.backends.cpu.blocked_operators import block_window
@@ -16,7 +17,7 @@ from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
-from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ahead
+from partita.backends.cpu.tiles import PRODUCTS, Ahead, Tile, tile_function, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices, walk
 from partita.ir.formula import compute, load
@@ -211,7 +212,7 @@ class DirectKernel(BlockedKernel):
 
     def tile(self, pixels: int) -> str:
         """The call of the register tile that sums so many pixels."""
-        name = tile_function(self.writer, self._shape(pixels), self.ahead, inline=self.is_short())
+        name = tile_function(self.writer, self._shape(pixels), self.ahead, is_short=self.is_short())
         source = f"source + start * {self.view.strides[1] * self.lanes}"
         return f"{name}(&window, {source}, weights, next, (float *)sums)"
 
@@ -287,17 +288,9 @@ class GatheredKernel(DirectKernel):
         """Nothing: a block's weights are few."""
 
     def tile(self, pixels: int) -> str:
-        stride = int(self.view.strides[1]) * self.lanes
-        rows, columns = map(int, self.view.kernel)
-        storage = "inline __attribute__((always_inline))" if self.is_short() else "__attribute__((noinline))"
-        constants = f"{pixels}, {stride}, {rows}, {columns}, {int(self.is_short())}"
-        name = f"gathered_tile_{constants.replace(', ', '_')}"
-        self.writer.helpers[name] = (
-            f"static {storage} void {name}(const partita_window *window, const int64_t *places,\n"
-            f"    const float *x, const float *weights, float *out) {{\n"
-            f"    partita_gathered_tile({constants}, window, places, x, weights, out);\n}}\n"
-        )
-        return f"{name}(&window, places, source + start * {stride}, weights, (float *)sums)"
+        shape = replace(self._shape(pixels), depth=1)
+        name = tile_function(self.writer, shape, Ahead(), is_short=self.is_short(), gathers=True)
+        return f"{name}(&window, source + start * {shape.stride}, weights, weights, (float *)sums, places)"
 
     def is_short(self) -> bool:
         rows, columns = self.view.kernel

@@ -56,17 +56,21 @@ def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
     return Ahead(lines, panel, panel * lines * LINE // step)
 
 
-def tile_function(writer: KernelWriter, tile: Tile, ahead: Ahead, *, inline: bool = False) -> str:
-    """The name of a register tile; its function is shared by all kernels of a file. One that is `inline` becomes a part
-    of its kernel, so that its sums need not go through memory."""
-    constants = [tile.pixels, tile.panels, tile.depth, tile.stride, tile.rows, tile.columns, ahead.lines]
+def tile_function(
+    writer: KernelWriter, tile: Tile, ahead: Ahead, *, is_short: bool = False, gathers: bool = False
+) -> str:
+    """The name of a register tile; its function is shared by all kernels of a file. One whose sums `is_short` becomes a
+    part of its kernel, so that they need not go through memory. One that `gathers` takes, as its last argument, where
+    the blocks of input channels begin."""
+    constants = [tile.pixels, tile.panels, tile.depth, tile.stride, tile.rows, tile.columns, ahead.lines, int(is_short)]
     name = f"tile_{tile.pixels}x{tile.panels}_{tile.depth}_{tile.stride}_{tile.rows}x{tile.columns}_{ahead.lines}"
-    name += "_inline" if inline else ""
-    storage = "inline __attribute__((always_inline))" if inline else "__attribute__((noinline))"
+    name += "_short" * is_short + "_gathered" * gathers
+    storage = "inline __attribute__((always_inline))" if is_short else "__attribute__((noinline))"
+    places = ", const int64_t *places" if gathers else ""
     writer.helpers[name] = (
         f"static {storage} void {name}(const partita_window *window, const float *x,\n"
-        f"    const float *weights, const float *next, float *out) {{\n"
+        f"    const float *weights, const float *next, float *out{places}) {{\n"
         f"    partita_tile({', '.join(map(str, constants))},\n"
-        f"                 window, x, weights, next, out);\n}}\n"
+        f"                 window, {'places' if gathers else 'NULL'}, x, weights, next, out);\n}}\n"
     )
     return name

@@ -39,25 +39,26 @@ typedef struct partita_window {
 /* out[p * pixel_step + v * panel_step + o] = sum of x[window of pixel p] * weights[..][v][o]. Constants after inlining:
  * `pixels`; `panels`; `depth`, the input channels of each block; `stride`, elements between the windows of neighbouring
  * pixels; the window's `rows` and `columns`; `lines`, how many cache lines from `next` on are asked for in each step of
- * the sum: weights that a tile is the first to read would arrive too late otherwise.
- * Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. */
-static inline __attribute__((always_inline)) void partita_tile(const int pixels, const int panels, const int depth,
-                                                               const int stride, const int rows, const int columns,
-                                                               const int lines, const partita_window *window,
-                                                               const float *x, const float *weights,
-                                                               const float *next, float *out) {
+ * the sum: weights that a tile is the first to read would arrive too late otherwise; whether no sum is longer than
+ * PARTITA_CHUNK (`is_short`). Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. Blocks of input channels
+ * begin at `places` of x or, where these are NULL, lie one after the other. */
+static inline __attribute__((always_inline)) void partita_tile(
+    const int pixels, const int panels, const int depth, const int stride, const int rows, const int columns, const int lines,
+    const int is_short, const partita_window *window, const int64_t *places, const float *x, const float *weights,
+    const float *next, float *out) {
     const int64_t products = rows * columns * depth;
     const int64_t chunk = products < PARTITA_CHUNK ? PARTITA_CHUNK / products : 1;
     const partita_lanes *w = (const partita_lanes *)weights;
-    for (int64_t first = 0; first < window->blocks; first += chunk) {
-        const int64_t last = window->blocks - first < chunk ? window->blocks : first + chunk;
+    int64_t first = 0;
+    do {
+        const int64_t last = is_short || window->blocks - first < chunk ? window->blocks : first + chunk;
         partita_lanes sums[PARTITA_SUMS];
 #pragma GCC unroll 32
         for (int s = 0; s < pixels * panels; ++s)
             sums[s] = (partita_lanes){0};
         for (int64_t block = first; block < last; ++block) {
             for (int row = 0; row < rows; ++row) {
-                const float *a = x + block * window->block_stride + row * window->row_stride;
+                const float *a = x + (places ? places[block] : block * window->block_stride) + row * window->row_stride;
 #pragma GCC unroll 1
                 for (int column = 0; column < columns; ++column, a += window->column_stride) {
                     const float *source = a;
@@ -80,52 +81,9 @@ static inline __attribute__((always_inline)) void partita_tile(const int pixels,
                 }
             }
         }
-        if (first == 0) {
 #pragma GCC unroll 32
-            for (int s = 0; s < pixels * panels; ++s)
-                *(partita_lanes *)(out + s / panels * window->pixel_step + s % panels * window->panel_step) = sums[s];
-        } else {
-#pragma GCC unroll 32
-            for (int s = 0; s < pixels * panels; ++s)
-                *(partita_lanes *)(out + s / panels * window->pixel_step + s % panels * window->panel_step) += sums[s];
-        }
-    }
-}
-
-/* The same for one block of output channels that reads single input channels: `window->blocks` of them, which begin at
- * `places` of x. Weights are [blocks][rows][columns][PARTITA_BLOCK]. One more constant: whether no sum is longer than
- * PARTITA_CHUNK. */
-static inline __attribute__((always_inline)) void partita_gathered_tile(const int pixels, const int stride,
-                                                                        const int rows, const int columns,
-                                                                        const int is_short,
-                                                                        const partita_window *window,
-                                                                        const int64_t *places, const float *x,
-                                                                        const float *weights, float *out) {
-    const int64_t chunk = rows * columns < PARTITA_CHUNK ? PARTITA_CHUNK / (rows * columns) : 1;
-    const partita_lanes *w = (const partita_lanes *)weights;
-    int64_t first = 0;
-    do {
-        const int64_t last = is_short || window->blocks - first < chunk ? window->blocks : first + chunk;
-        partita_lanes sums[PARTITA_SUMS];
-#pragma GCC unroll 32
-        for (int s = 0; s < pixels; ++s)
-            sums[s] = (partita_lanes){0};
-        for (int64_t k = first; k < last; ++k) {
-            for (int row = 0; row < rows; ++row) {
-                const float *source = x + places[k] + row * window->row_stride;
-#pragma GCC unroll 1
-                for (int column = 0; column < columns; ++column, source += window->column_stride, ++w) {
-                    const float *a = source;
-                    __asm__("" : "+r"(a)); /* as above */
-#pragma GCC unroll 32
-                    for (int s = 0; s < pixels; ++s)
-                        sums[s] += a[s * stride] * *w;
-                }
-            }
-        }
-#pragma GCC unroll 32
-        for (int s = 0; s < pixels; ++s) {
-            partita_lanes *result = (partita_lanes *)(out + s * window->pixel_step);
+        for (int s = 0; s < pixels * panels; ++s) {
+            partita_lanes *result = (partita_lanes *)(out + s / panels * window->pixel_step + s % panels * window->panel_step);
             *result = first == 0 ? sums[s] : *result + sums[s];
         }
         first = last;
