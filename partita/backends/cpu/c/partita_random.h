@@ -15,12 +15,12 @@
 
 typedef struct partita_generator {
     uint32_t words[PARTITA_WORDS];
-    int place;
+    int place; /* of the next word */
 } partita_generator;
 
 static inline int partita_seed(const partita_call *call, int32_t *status, int64_t has_seed, uint32_t seed,
                                partita_generator *generator) {
-    generator->place = PARTITA_WORDS;
+    generator->place = 0;
     for (uint32_t word = 0; has_seed && word < PARTITA_WORDS; ++word) {
         generator->words[word] = seed;
         seed = 1812433253u * (seed ^ seed >> 30) + word + 1;
@@ -37,19 +37,13 @@ static inline int partita_seed(const partita_call *call, int32_t *status, int64_
     return 1;
 }
 
-static inline void partita_renew(partita_generator *generator) {
-    uint32_t *words = generator->words;
-    for (int word = 0; word < PARTITA_WORDS; ++word) {
-        const uint32_t both = (words[word] & 0x80000000u) | (words[(word + 1) % PARTITA_WORDS] & 0x7fffffffu);
-        words[word] = words[(word + PARTITA_SHIFT) % PARTITA_WORDS] ^ both >> 1 ^ (both & 1 ? 0x9908b0dfu : 0);
-    }
-    generator->place = 0;
-}
-
 static inline uint32_t partita_word(partita_generator *generator) {
-    if (generator->place == PARTITA_WORDS)
-        partita_renew(generator);
-    uint32_t word = generator->words[generator->place++];
+    uint32_t *words = generator->words;
+    const int place = generator->place, next = (place + 1) % PARTITA_WORDS;
+    const uint32_t both = (words[place] & 0x80000000u) | (words[next] & 0x7fffffffu);
+    uint32_t word = words[(place + PARTITA_SHIFT) % PARTITA_WORDS] ^ both >> 1 ^ (both & 1 ? 0x9908b0dfu : 0);
+    words[place] = word;
+    generator->place = next;
     word ^= word >> 11;
     word ^= word << 7 & 0x9d2c5680u;
     word ^= word << 15 & 0xefc60000u;
