@@ -10,6 +10,8 @@ import numpy as np
 from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.types import DType, TensorType
 
+Operand = Value | float | Sequence[int] | None
+
 
 class Builder:
     """Adds nodes to `graph`; names start with `prefix`, so that generated code tells where they come from. `nodes` are
@@ -23,23 +25,37 @@ class Builder:
     def node(
         self,
         op_type: str,
-        *inputs: Value | None,
+        *inputs: Operand,
         outputs: int = 1,
         domain: str = "",
         **attributes: Attribute,
     ) -> tuple[Value, ...]:
-        """Adds a node and infers its types; absent attributes are given as None."""
+        """Adds a node and infers its types; absent attributes are given as None. A number among the operands has the
+        type of the last operand that is a value, a sequence is a vector of integers."""
         from partita.ir.inference import infer_node
 
         present = {key: value for key, value in attributes.items() if value is not None}
         name = self.graph.unique_name(f"{self.prefix}.{op_type}")
         names = [name] + [self.graph.unique_name(f"{name}.{n}") for n in range(1, outputs)]
-        node = self.graph.add_node(op_type, inputs, present, outputs=names, domain=domain, name=name)
+        node = self.graph.add_node(op_type, self._operands(inputs), present, outputs=names, domain=domain, name=name)
         infer_node(node)
         self.nodes.append(node)
         return node.outputs
 
-    def __call__(self, op_type: str, *inputs: Value | None, domain: str = "", **attributes: Attribute) -> Value:
+    def _operands(self, inputs: Sequence[Operand]) -> list[Value | None]:
+        kind = next((value.type for value in reversed(inputs) if isinstance(value, Value)), None)
+        result: list[Value | None] = []
+        for given in inputs:
+            if given is None or isinstance(given, Value):
+                result.append(given)
+            elif isinstance(given, Sequence):
+                result.append(self.ints(given))
+            else:
+                assert isinstance(kind, TensorType), "a number stands beside a tensor"
+                result.append(self.constant(given, kind.dtype))
+        return result
+
+    def __call__(self, op_type: str, *inputs: Operand, domain: str = "", **attributes: Attribute) -> Value:
         """`node`, for the usual single output."""
         return self.node(op_type, *inputs, domain=domain, **attributes)[0]
 
@@ -58,6 +74,10 @@ class Builder:
         """`x * factor + offset`, for numbers of the program's."""
         product = self("Mul", x, self.scalar(factor, x))
         return self("Add", product, self.scalar(offset, product)) if offset else product
+
+    def cast(self, x: Value, dtype: DType) -> Value:
+        """`x` in another type; itself, where it is of that."""
+        return x if x.tensor.dtype is dtype else self("Cast", x, to=dtype.onnx)
 
     def scalar(self, content: float, like: Value) -> Value:
         """A rank-0 constant of the element type of `like`."""
