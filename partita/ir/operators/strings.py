@@ -34,13 +34,6 @@ def elements(value: Value) -> Dim:
     return dims.product(value.shape)
 
 
-def words(build: Builder, content: Sequence[str]) -> Value:
-    """A constant of strings."""
-    array = np.empty(len(content), object)
-    array[:] = list(content)
-    return build.constant(array, DType.STRING)
-
-
 @computes("StringConcat")
 def string_concat(node: Node) -> Computation:
     return broadcast(node, lambda a, b: call("string_concat", a, b))
@@ -105,7 +98,7 @@ def string_normalizer(
     none = build("Not", build("ReduceMax", build("Concat", stays, build.constant([False], DType.BOOL), axis=0)))
     stays = build("Concat", stays, build("Reshape", none, build.ints([1])), axis=0)
     places = build("Squeeze", indices_where(build, stays), build.ints([0]))
-    kept = build("Gather", build("Concat", kept, words(build, [""]), axis=0), places)
+    kept = build("Gather", build("Concat", kept, build.constant([""], DType.STRING), axis=0), places)
     kept = kept if case_change_action == "NONE" else changed(kept, case_change_action == "UPPER")
     return kept if len(x.shape) == 1 else build("Unsqueeze", kept, build.ints([0]))
 
@@ -150,7 +143,7 @@ def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Va
     if kind is DType.STRING:
         last = {word: place for place, word in enumerate(keys)}
         order = np.array([last[word] for word in sorted(last, key=lambda word: word.encode())], np.int64)
-        table = words(build, [keys[place] for place in order])
+        table = build.constant([keys[place] for place in order], DType.STRING)
     else:
         numbers = np.asarray(keys, kind.numpy)
         order = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1] if len(numbers) else np.zeros(0, int)

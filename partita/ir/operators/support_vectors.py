@@ -13,7 +13,7 @@ from partita.ir.expression import Expr, call
 from partita.ir.formula import load, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
-from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of
+from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of, linear
 from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.procedure import Procedure, current, each, over, store, temporary
 from partita.ir.types import DType, TensorType, Type
@@ -29,51 +29,47 @@ def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
         case "LINEAR":
             return product
         case "POLY":
-            return build("Pow", build.affine(product, gamma, offset), build.scalar(int(degree), product))
+            return build("Pow", build.affine(product, gamma, offset), int(degree))
         case "SIGMOID":
             return build("Tanh", build.affine(product, gamma, offset))
         case "RBF":
             # |x - v|^2 = |x|^2 - 2 x v + |v|^2 loses what the two have in common: the differences are taken instead.
-            difference = build("Sub", build("Unsqueeze", x, build.ints([1])), build.constant(vectors, x.tensor.dtype))
-            squares = build("ReduceSumSquare", difference, build.ints([2]), keepdims=0)
-            return build("Exp", build("Mul", squares, build.scalar(-gamma, squares)))
+            difference = build("Sub", build("Unsqueeze", x, [1]), build.constant(vectors, x.tensor.dtype))
+            squares = build("ReduceSumSquare", difference, [2], keepdims=0)
+            return build("Exp", build("Mul", squares, -gamma))
         case name:
             raise ModelError(f"{node.describe()}: kernel_type is {name!r}, which ONNX does not know")
 
 
 @becomes("SVMRegressor", domain=DOMAIN)
-def regressor(build: Builder, node: Node) -> Value:
-    attributes, x = node.attributes, features(build, node)
-    count = attributes.get("n_supports", 0)
-    coefficients = np.asarray(attributes["coefficients"])
-    if count:
-        similar = kernel(build, node, x, np.reshape(attributes["support_vectors"], (count, -1)))
-        scores = build("MatMul", similar, build.constant(coefficients.reshape(count, 1), x.tensor.dtype))
-    else:
-        scores = build("MatMul", x, build.constant(coefficients.reshape(-1, 1), x.tensor.dtype))
-    scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
-    if attributes.get("one_class", 0):
-        above = build("Greater", scores, build.scalar(0, scores))
-        scores = build("Where", above, build.scalar(1, scores), build.scalar(-1, scores))
+def regressor(
+    build: Builder, node: Node, *, coefficients: Sequence[float], rho: Sequence[float], n_supports: int = 0,
+    support_vectors: Sequence[float] = (), one_class: int = 0,
+) -> Value:  # fmt: skip
+    x = features(build, node)
+    x = kernel(build, node, x, np.reshape(support_vectors, (n_supports, -1))) if n_supports else x
+    scores = linear(build, x, coefficients, 1, rho[:1])
+    if one_class:
+        scores = build("Where", build("Greater", scores, 0), build.scalar(1, scores), -1)
     return finished(build, node, scores)
 
 
 @becomes("SVMClassifier", domain=DOMAIN)
-def classifier(build: Builder, node: Node) -> list[Value]:
-    attributes, x = node.attributes, features(build, node)
-    classes = max(len(labels_of(node, "classlabels_ints")[0]), 1)
-    if not attributes.get("vectors_per_class"):
-        weights = np.reshape(attributes["coefficients"], (classes, -1)).T
-        scores = build("MatMul", x, build.constant(weights, x.tensor.dtype))
-        scores = build("Add", scores, build.scalar(attributes["rho"][0], scores))
-        places = build("ArgMax", scores, axis=1, keepdims=0)
+def classifier(
+    build: Builder, node: Node, *, coefficients: Sequence[float], rho: Sequence[float],
+    vectors_per_class: Sequence[int] = (), prob_a: Sequence[float] = (),
+) -> list[Value]:  # fmt: skip
+    x, classes = features(build, node), max(len(labels_of(node, "classlabels_ints")[0]), 1)
+    if not vectors_per_class:
+        scores = votes = linear(build, x, coefficients, classes, rho[:1])
     else:
-        scores = decisions(build, node, x, attributes["vectors_per_class"])
-        places = build("ArgMax", _votes(build, scores, classes), axis=1, keepdims=0)
-        if attributes.get("prob_a"):
+        scores = decisions(build, node, x, vectors_per_class)
+        votes = _votes(build, scores, classes)
+        if prob_a:
             scores = probabilities(build, node, scores, classes)
         elif classes == 2:
             scores = doubled(build, scores, by_complement=False)
+    places = build("ArgMax", votes, axis=1, keepdims=0)
     return [chosen_labels(build, node, "classlabels_ints", places), finished(build, node, scores)]
 
 
@@ -88,33 +84,25 @@ def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Va
         column[ends[i] : ends[i + 1]] = coefficients[j - 1, ends[i] : ends[i + 1]]
         column[ends[j] : ends[j + 1]] = coefficients[i, ends[j] : ends[j + 1]]
         columns.append(column)
-    scores = build("MatMul", similar, build.constant(np.stack(columns, axis=1), x.tensor.dtype))
-    return build("Add", scores, build.constant(list(node.attributes["rho"][: len(columns)]), x.tensor.dtype))
+    return linear(build, similar, np.stack(columns), len(columns), node.attributes["rho"][: len(columns)])
 
 
 def _votes(build: Builder, scores: Value, classes: int) -> Value:
-    """How many pairs each class wins: [N, classes]."""
-    pairs = list(itertools.combinations(range(classes), 2))
-    wins = np.zeros((len(pairs), classes))
-    for place, (i, j) in enumerate(pairs):
-        wins[place, [i, j]] = 1, -1
-    first = build("Cast", build("Greater", scores, build.scalar(0, scores)), to=scores.tensor.dtype.onnx)
-    lost = np.array([sum(j == c for _, j in pairs) for c in range(classes)])  # a pair's second, unless its first wins
-    return build(
-        "Add",
-        build("MatMul", first, build.constant(wins, scores.tensor.dtype)),
-        build.constant(lost, scores.tensor.dtype),
+    """How many pairs each class wins: [N, classes]. A pair's second wins unless its first does."""
+    first, second = (
+        np.eye(classes)[list(places)] for places in zip(*itertools.combinations(range(classes), 2), strict=True)
     )
+    is_first = build.cast(build("Greater", scores, 0), scores.tensor.dtype)
+    return linear(build, is_first, (first - second).T, classes, second.sum(axis=0))
 
 
 def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Value:
     """Of each class, from those of pairs (Platt), coupled as libsvm does (Wu, Lin and Weng, 2004, their second way)."""
     a, b = (build.constant(list(node.attributes[name]), scores.tensor.dtype) for name in ("prob_a", "prob_b"))
     pairs = build("Sigmoid", build("Neg", build("Add", build("Mul", scores, a), b)))
-    pairs = build("Clip", pairs, build.scalar(CERTAIN, pairs), build.scalar(1 - CERTAIN, pairs))
-    wide = build("Cast", pairs, to=DType.FLOAT64.onnx)
-    coupled = build("CouplePairs", _form(build, wide, classes), domain=OWN)
-    return build("Cast", coupled, to=scores.tensor.dtype.onnx)
+    pairs = build("Clip", pairs, CERTAIN, 1 - CERTAIN)
+    coupled = build("CouplePairs", _form(build, build.cast(pairs, DType.FLOAT64), classes), domain=OWN)
+    return build.cast(coupled, scores.tensor.dtype)
 
 
 def _form(build: Builder, pairs: Value, classes: int) -> Value:
@@ -127,7 +115,7 @@ def _form(build: Builder, pairs: Value, classes: int) -> Value:
     against = build(
         "Add", build("Mul", found, build.constant(sign, DType.FLOAT64)), build.constant(offset, DType.FLOAT64)
     )
-    losses = build("ReduceSumSquare", against, build.ints([1]))
+    losses = build("ReduceSumSquare", against, [1])
     both = build("Neg", build("Mul", against, build("Transpose", against, perm=(0, 2, 1))))
     return build("Where", build.constant(np.eye(classes), DType.BOOL), losses, both)
 
