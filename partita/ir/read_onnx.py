@@ -108,9 +108,10 @@ def _check_header(model: onnx.ModelProto) -> None:
     domains = [entry.domain or "ai.onnx" for entry in model.opset_import]
     if not domains and model.ir_version >= 3:
         raise ModelError("the model imports no operator set; the exporter must write opset_import")
-    repeated = sorted({domain for domain in domains if domains.count(domain) > 1})
+    versions = {(entry.domain or "ai.onnx", entry.version) for entry in model.opset_import}
+    repeated = sorted({domain for domain in domains if sum(domain == name for name, _ in versions) > 1})
     if repeated:
-        raise ModelError(f"operator set {', '.join(repeated)} is imported more than once; keep one version each")
+        raise ModelError(f"operator set {', '.join(repeated)} is imported in two versions; keep one each")
     for entry in [*model.opset_import, *(entry for f in model.functions for entry in f.opset_import)]:
         if entry.domain in ("", "ai.onnx") and not 1 <= entry.version <= NEWEST_OPSET:
             raise ModelError(f"opset {entry.version} is outside the supported 1 to {NEWEST_OPSET}; convert the model")

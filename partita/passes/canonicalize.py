@@ -33,7 +33,7 @@ from partita.ir.operators.control_flow import bodies, chosen_branch, enter
 from partita.ir.operators.internal import is_observation
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline, sink
-from partita.ir.types import DType, TensorType
+from partita.ir.types import DType, TensorType, UndeterminedTypeError
 
 
 def canonicalize(graph: Graph) -> bool:
@@ -154,7 +154,10 @@ def _sized_by_data(graph: Graph, node: Node) -> list[Value] | None:
     shaping = [node.input(index) for index in operator.structure]
     if operator.structure and all(value is None or _is_empty(value) or known(value) is not None for value in shaping):
         return None
-    result = operator.sized_by_data(Builder(graph, node.name), node)
+    try:
+        result = operator.sized_by_data(Builder(graph, node.name), node)
+    except UndeterminedTypeError:  # told when nobody claims the node, beside what gave no type
+        return None
     if result is None:
         return None
     return [result] if isinstance(result, Value) else list(result)

@@ -95,7 +95,10 @@ def test_opset_imports():
     proto = model(SMALL)
     del proto.opset_import[:]
     refused(proto, "imports no operator set")
-    refused(data(SMALL, imports=', "" : 12'), "ai.onnx is imported more than once")
+    refused(data(SMALL, imports=', "" : 12'), "ai.onnx is imported in two versions")
+    twice = model(SMALL)
+    twice.opset_import.append(twice.opset_import[0])
+    assert read_onnx(twice).opsets == read_onnx(model(SMALL)).opsets
     refused(data(SMALL, opset=99), "opset 99 is outside the supported 1 to")
 
 

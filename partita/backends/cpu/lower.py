@@ -16,6 +16,7 @@ from partita.ir.operators.control_flow import bodies, is_control
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import definition
 from partita.ir.operators.sequences import is_list
+from partita.ir.schema import STANDARD_DOMAINS
 from partita.ir.subgraph import alone
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType
 from partita.passes.decompose import decompose, has_expression
@@ -38,6 +39,8 @@ def lower(body: Graph, target: Target, fast_math: frozenset[str] = frozenset()) 
 
 def unsupported(node: Node) -> str | None:
     """Why the host cannot run `node`; None when it can: what the node comes down to has expressions and C types."""
+    if definition(node) is None and node.domain not in STANDARD_DOMAINS:
+        return f"the standard has no operator {node.qualified_type}"
     problem = next((p for value in (*node.operands, *node.outputs) if (p := _no_c_type(value))), None)
     if problem is None and is_control(node):
         inner = (part for body in bodies(node).values() for part in body.nodes)
@@ -87,8 +90,8 @@ def _no_c_type(value: Value) -> str | None:
         return f"{value.name!r} is {value.type}; tensors, and sequences of tensors, have C"
     if kind.shape is None and not is_list(value):
         return (
-            f"the rank of {value.name!r} is unknown, and has to be known; what is taken out of a sequence has one if "
-            "all its elements have it, and the model's input declares it"
+            f"the rank of {value.name!r} is unknown, and has to be known; of what is taken out of a sequence, "
+            "the model's input declares it"
         )
     if kind.dtype not in C_TYPES:
         return f"{value.name!r} has element type {kind.dtype!r}, which has no C type yet"
