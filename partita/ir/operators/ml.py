@@ -88,11 +88,16 @@ def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype:
 
 
 @decomposes("OneHotEncoder", domain=DOMAIN)
-def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> Value:
-    if not zeros:
-        raise UnsupportedOperatorError(f"{node.describe()}: zeros=0 fails on unknown categories; set it to 1")
+def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
+    raise UnsupportedOperatorError(f"{node.describe()}: zeros=0 fails on unknown categories; set it to 1")
+
+
+@becomes("OneHotEncoder", domain=DOMAIN)
+def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> Value | None:
     kind = STRING if x.tensor.dtype is STRING else INT64
     cats, _ = one_of(node, {"cats_strings": STRING} if kind is STRING else {"cats_int64s": INT64})
+    if not zeros:
+        return None
     places, order = find(build, build.cast(x, kind), cats)
     column = build("Unsqueeze", build("Gather", [*order, -1], places), [LAST])
     return build.cast(build("Equal", column, range(len(cats))), FLOAT32)
