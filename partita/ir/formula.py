@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from partita.ir.dims import Dim, is_one, is_static
 from partita.ir.expression import (
@@ -53,6 +54,11 @@ def load(value: Value, *indices: Expr | int) -> Expr:
 def only(value: Value) -> Expr:
     """The element of a tensor that has one."""
     return load(value, *[0] * len(value.shape))
+
+
+def put(items: Sequence[Any], place: int, item: Any) -> tuple[Any, ...]:
+    """Indices, or a shape, with another item at `place`, which counts from the front."""
+    return (*items[:place], item, *items[place + 1 :])
 
 
 def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:

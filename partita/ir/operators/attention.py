@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -17,36 +15,29 @@ from partita.ir.types import DType, TensorType, Type
 
 
 @becomes("Attention")
-def values_of_another_type(build: Builder, node: Node) -> list[Value] | None:
+def values_of_another_type(build: Builder, node: Node, query: Value, _: Value, value: Value) -> list[Value] | None:
     """ONNX's function wants values in the queries' type; those that are handed on keep theirs."""
-    kind, other = node.operand(0).tensor.dtype.onnx, node.operand(2).tensor.dtype.onnx
-    if kind == other:
+    kind, other = query.tensor.dtype, value.tensor.dtype
+    if kind is other:
         return None
-    inputs = [
-        build("Cast", value, to=kind) if value is not None and place in (2, 5) else value
-        for place, value in enumerate(node.inputs)
-    ]
+    inputs = [build.cast(v, kind) if v is not None and place in (2, 5) else v for place, v in enumerate(node.inputs)]
     results = build.node("Attention", *inputs, outputs=len(node.outputs), **node.attributes)
-    return [build("Cast", value, to=other) if place == 2 else value for place, value in enumerate(results)]
+    return [build.cast(result, other) if place == 2 else result for place, result in enumerate(results)]
 
 
 @infers("Attention")
-def attention_types(node: Node) -> list[Type]:
+def attention_types(
+    node: Node, query: Value, key: Value, value: Value, _: Value | None, past: Value | None
+) -> list[Type]:
     """The result, keys and values with those of the past, and the products of queries and keys."""
-    (batch, heads, steps, _), (_, kept, length, depth), (_, _, _, width) = (
-        _by_head(node, value, name) for value, name in zip(node.operands[:3], ("q", "kv", "kv"), strict=True)
-    )
-    past = node.input(4)
-    if past is not None:
-        length = dims.simplified(length + past.shape[2])
-    query, value = node.operand(0), node.operand(2)
-    whole = (batch, heads, steps, width)
-    flat = (batch, steps, dims.simplified(heads * width))
-    kind, other = query.tensor.dtype, value.tensor.dtype
+    batch, heads, steps, _ = _by_head(node, query, "q")
+    (_, kept, length, depth), width = _by_head(node, key, "kv"), _by_head(node, value, "kv")[-1]
+    length = length if past is None else dims.simplified(length + past.shape[2])
+    flat, kind = (batch, steps, dims.simplified(heads * width)), query.tensor.dtype
     return [
-        TensorType(kind, whole if len(query.shape) == 4 else flat),
+        TensorType(kind, (batch, heads, steps, width) if len(query.shape) == 4 else flat),
         TensorType(kind, (batch, kept, length, depth)),
-        TensorType(other, (batch, kept, length, width)),
+        TensorType(value.tensor.dtype, (batch, kept, length, width)),
         TensorType(kind, (batch, heads, steps, length)),
     ]
 
@@ -65,54 +56,36 @@ def _by_head(node: Node, value: Value, name: str) -> tuple[Dim, ...]:
 # ---------------------------------------------------------------------- linear attention
 
 
-def _heads(node: Node) -> tuple[int, int]:
-    queries, kept = (node.attributes.get(f"{name}_num_heads", 0) for name in ("q", "kv"))
+@infers("LinearAttention")
+def linear_attention_types(
+    node: Node, query: Value, _: Value, value: Value, past: Value | None, *,
+    q_num_heads: int = 0, kv_num_heads: int = 0, update_rule: str = "gated_delta",
+) -> list[TensorType]:  # fmt: skip
+    queries, kept, rule = q_num_heads, kv_num_heads, update_rule
     if kept < 1 or queries < 1 or queries % kept:
         raise ModelError(f"{node.describe()}: {queries} heads of queries are no multiple of {kept}")
-    rule = _rule(node)
     for name, index, is_needed in (("decay", 4, "gated" in rule), ("beta", 5, "delta" in rule)):
         if (node.input(index) is not None) != is_needed:
             raise ModelError(f"{node.describe()}: the rule {rule!r} {'needs' if is_needed else 'takes no'} {name}")
-    return queries, kept
-
-
-def _rule(node: Node) -> str:
-    return str(node.attributes.get("update_rule", "gated_delta"))
-
-
-@infers("LinearAttention")
-def linear_attention_types(node: Node) -> list[TensorType]:
-    query, value, past = node.operand(0), node.operand(2), node.input(3)
-    queries, kept = _heads(node)
     depth, width = dims.floor_div(query.shape[2], queries), dims.floor_div(value.shape[2], kept)
     result = TensorType(query.tensor.dtype, (*query.shape[:2], dims.simplified(width * queries)))
-    stash = query.tensor.dtype if past is None else past.tensor.dtype
-    return [result, TensorType(stash, (query.shape[0], kept, depth, width))]
-
-
-def _scale(node: Node, depth: Dim, kind: DType) -> Expr:
-    """What products of queries and keys are multiplied with."""
-    given = float(node.attributes.get("scale", 0.0))
-    if given or dims.is_static(depth):
-        return literal(given or 1 / math.sqrt(depth), kind)
-    return 1 / call("sqrt", cast(size(depth), kind))
+    return [result, TensorType((past or query).tensor.dtype, (query.shape[0], kept, depth, width))]
 
 
 @performs("LinearAttention")
-def linear_attention(node: Node) -> Procedure:
+def linear_attention(
+    node: Node, query: Value, key: Value, value: Value, past: Value | None, decay: Value | None, beta: Value | None, *,
+    q_num_heads: int, kv_num_heads: int, scale: float = 0.0,
+) -> Procedure:  # fmt: skip
     """A state [keys, values] for each head, step by step: it fades by `exp(decay)`, takes in key times value (for the
     delta rules, times `beta` of what it did not hold of the value yet), and is read by the queries."""
-    query, key, value, past, decay, beta = (node.input(n) for n in range(6))
-    assert query is not None and key is not None and value is not None
-    queries, kept = _heads(node)
-    _, (batch, _, depth, width) = (kind.dims for kind in linear_attention_types(node))
+    kept, readers = kv_num_heads, q_num_heads // kv_num_heads
+    depth, width = dims.floor_div(query.shape[2], q_num_heads), dims.floor_div(value.shape[2], kept)
     kind = DType.FLOAT64 if query.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
-    row, h, t = over("n", batch), over("head", kept), over("t", query.shape[1])
-    state, fresh, fading = (
-        temporary(name, kind, shape)
-        for name, shape in (("state", [depth, width]), ("fresh", [width]), ("fading", [depth]))
-    )
-    d, m = over("d", depth), over("m", width)
+    row, h, t = over("n", query.shape[0]), over("head", kept), over("t", query.shape[1])
+    state, fresh = temporary("state", kind, [depth, width]), temporary("fresh", kind, [width])
+    fading, d, m = temporary("fading", kind, [depth]), over("d", depth), over("m", width)
+    factor = literal(scale, kind) if scale else 1 / call("sqrt", cast(size(depth), kind))
 
     def read(source: Value, *indices: Expr | int) -> Expr:
         return cast(load(source, *indices), kind)
@@ -131,10 +104,10 @@ def linear_attention(node: Node) -> Procedure:
         steps.append(each([d, m], store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
         steps.append(each([m], store(fresh, [m], rate * (values - current(fresh, [m])))))
     steps.append(each([d, m], store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
-    group = over("group", queries // kept)
-    reader = h * (queries // kept) + group
+    group = over("group", readers)
+    reader = h * readers + group
     asked = read(query, row, t, reader * size(depth) + d)
-    answer = cast(current(fresh, [m]) * _scale(node, depth, kind), query.tensor.dtype)
+    answer = cast(current(fresh, [m]) * factor, query.tensor.dtype)
     read_state = each(
         [group],
         each([m], store(fresh, [m], 0)),

@@ -11,48 +11,42 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduce, call, literal
-from partita.ir.formula import broadcast_load, cast, compute, load, reduce, reduction, select, size, wide
+from partita.ir.formula import cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
 from partita.ir.operators.movement import all_within
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
-from partita.ir.procedure import Procedure, axes_of, current, each, fill, once, over, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 Element = Callable[..., Expr]  # the element at indices
 
 
 @computes("MatMul")
-def matmul(node: Node) -> Computation:
-    a, b = node.operand(0), node.operand(1)
-    return matmul_of(node, a, b, lambda *i: load(a, *i), lambda *i: load(b, *i))
+def matmul(node: Node, a: Value, b: Value) -> Computation:
+    return matmul_of(node, a.shape, b.shape, lambda *i: load(a, *i), lambda *i: load(b, *i))
 
 
-def matmul_of(node: Node, a: Value, b: Value, left: Element, right: Element) -> Computation:
+def matmul_of(node: Node, a: Sequence[Dim], b: Sequence[Dim], left: Element, right: Element) -> Computation:
     """`[..., M, K] @ [..., K, N]` with NumPy's rules for rank 1 and for the leading dimensions, of elements that `left`
     and `right` give."""
-    rows, columns = len(a.shape) > 1, len(b.shape) > 1
-    depth, other = a.shape[-1], b.shape[-2] if columns else b.shape[-1]
+    depth, other = a[-1], b[-2:][0]
     if not dims.may_equal(depth, other):
         raise ShapeError(f"{node.describe()}: {depth} columns on the left meet {other} rows on the right")
-    batch_a, batch_b = a.shape[:-2], b.shape[:-2]
-    batch = dims.broadcast_shapes(batch_a, batch_b)
-    shape = (*batch, *([a.shape[-2]] if rows else []), *([b.shape[-1]] if columns else []))
+    batch = dims.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
 
     def body(*i: Expr) -> Expr:
-        lead = i[: len(batch)]
-        row = i[len(batch)] if rows else None
-        column = i[-1] if columns else None
+        lead, rest = i[: len(batch)], i[len(batch) :]
+        row, column = rest[: len(a[-2:-1])], rest[len(a[-2:-1]) :]
 
         def term(k: Expr) -> Expr:
-            first = [*_aligned(lead, batch_a), *([row] if row is not None else []), k]
-            second = [*_aligned(lead, batch_b), k, *([column] if column is not None else [])]
-            return wide(left(*first)) * wide(right(*second))
+            first, second = _aligned(lead, a[:-2]), _aligned(lead, b[:-2])
+            return wide(left(*first, *row, k)) * wide(right(*second, k, *column))
 
-        return cast(reduction("sum", [depth], term), left(*[0] * len(a.shape)).dtype)
+        return cast(reduction("sum", [depth], term), left(*[0] * len(a)).dtype)
 
-    return compute(shape, body)
+    return compute((*batch, *a[-2:-1], *b[1:][-1:]), body)
 
 
 def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
@@ -62,28 +56,19 @@ def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
 
 
 @computes("Gemm")
-def gemm(node: Node) -> Computation:
+def gemm(node: Node, a: Value, b: Value, c: Value | None, *, alpha: float = 1.0, beta: float = 1.0) -> Computation:
     """`alpha * A' @ B' + beta * C` on matrices `[M, K]`, `[K, N]`; C broadcasts to `[M, N]`."""
-    a, b, c = node.operand(0), node.operand(1), node.input(2)
-    flip_a, flip_b = node.attributes.get("transA", 0), node.attributes.get("transB", 0)
-    alpha, beta = node.attributes.get("alpha", 1.0), node.attributes.get("beta", 1.0)
     if len(a.shape) != 2 or len(b.shape) != 2:
         raise ShapeError(f"{node.describe()}: Gemm takes matrices")
-    rows, depth = reversed(a.shape) if flip_a else a.shape
-    other, columns = reversed(b.shape) if flip_b else b.shape
-    if not dims.may_equal(depth, other):
-        raise ShapeError(f"{node.describe()}: {depth} columns of A meet {other} rows of B")
-    m, n = Axis("m", rows), Axis("n", columns)
-    k = Axis("k", depth)
-    i, j, inner = Index(m), Index(n), Index(k)
-    left, right = load(a, *((inner, i) if flip_a else (i, inner))), load(b, *((j, inner) if flip_b else (inner, j)))
-    total = cast(reduce("sum", [k], wide(left) * wide(right)), a.tensor.dtype)
-    if alpha != 1.0:
-        total = total * alpha
+    turn_a, turn_b = (-1 if node.attributes.get(name, 0) else 1 for name in ("transA", "transB"))
+    product = matmul_of(
+        node, a.shape[::turn_a], b.shape[::turn_b], lambda *i: load(a, *i[::turn_a]), lambda *i: load(b, *i[::turn_b])
+    )
+    total = product.body * alpha if alpha != 1.0 else product.body
     if c is not None:
-        addend = element(c, (m, n))
+        addend = element(c, product.axes)
         total = total + (addend * beta if beta != 1.0 else addend)
-    return Computation((m, n), total)
+    return Computation(product.axes, total)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,13 +162,11 @@ def seen(
 
 
 @computes("Conv")
-def convolution(node: Node) -> Computation:
+def convolution(node: Node, x: Value, w: Value, bias: Value | None) -> Computation:
     """`[N, C, *spatial]` with weights `[O, C / group, *kernel]` and an optional bias `[O]`."""
-    x, w, bias = node.operand(0), node.operand(1), node.input(2)
     result = convolution_of(node, x, w, lambda *i: load(x, *i), lambda *i: load(w, *i))
-    if bias is None:
-        return result
-    return Computation(result.axes, result.body + load(bias, Index(result.axes[1])))
+    addend = None if bias is None else load(bias, Index(result.axes[1]))
+    return result if addend is None else Computation(result.axes, result.body + addend)
 
 
 def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element) -> Computation:
@@ -215,10 +198,9 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
 # ---------------------------------------------------------------------- Einsum: sums of products over named axes
 
 
-def terms(node: Node) -> tuple[list[str], str]:
+def terms(node: Node, equation: str) -> tuple[list[str], str]:
     """The axes' letters of each operand and of the result; those that an ellipsis stands for get capitals or digits of
     their own."""
-    equation = node.attributes["equation"].replace(" ", "")
     left, arrow, right = equation.partition("->")
     names = left.split(",")
     if len(names) != len(node.operands):
@@ -240,8 +222,8 @@ def terms(node: Node) -> tuple[list[str], str]:
 
 
 @computes("Einsum")
-def einsum(node: Node) -> Computation:
-    names, right = terms(node)
+def einsum(node: Node, first: Value, *, equation: str) -> Computation:
+    names, right = terms(node, equation.replace(" ", ""))
     sizes: dict[str, Dim] = {}
     for value, letters in zip(node.operands, names, strict=True):
         for letter, dim in zip(letters, value.shape, strict=True):
@@ -250,19 +232,16 @@ def einsum(node: Node) -> Computation:
                 raise ModelError(f"{node.describe()}: the axis {letter!r} has sizes {sizes[letter]} and {dim}")
             sizes[letter] = joined
     axes = {letter: Axis(f"i{n}", dim) for n, (letter, dim) in enumerate(sizes.items())}
-    factors = (
-        wide(broadcast_load(value, [Index(axes[letter]) for letter in letters]))
-        for value, letters in zip(node.operands, names, strict=True)
-    )
+    pairs = zip(node.operands, names, strict=True)
+    factors = (wide(element(value, tuple(axes[letter] for letter in letters))) for value, letters in pairs)
     product = functools.reduce(lambda a, b: a * b, factors)
     summed = [axis for letter, axis in axes.items() if letter not in right]
     total = reduce("sum", summed, product) if summed else product
-    return Computation(tuple(axes[letter] for letter in right), cast(total, node.operand(0).tensor.dtype))
+    return Computation(tuple(axes[letter] for letter in right), cast(total, first.tensor.dtype))
 
 
 @infers("Det")
-def determinant_type(node: Node) -> Type:
-    x = node.operand(0)
+def determinant_type(node: Node, x: Value) -> Type:
     rows, columns = x.shape[-2:]
     if dims.all_static([rows, columns]) and rows != columns:
         raise ShapeError(f"{node.describe()}: matrices of {rows} by {columns} have no determinant")
@@ -270,10 +249,9 @@ def determinant_type(node: Node) -> Type:
 
 
 @performs("Det")
-def determinant(node: Node) -> Procedure:
+def determinant(node: Node, x: Value) -> Procedure:
     """Elimination in float64, below the largest element of each column."""
-    x, n = node.operand(0), node.operand(0).shape[-1]
-    rows = axes_of(x.shape[:-2])
+    n, lead = x.shape[-1], indices_over(x.shape[:-2])
     a, result = temporary("a", DType.FLOAT64, [n, n]), temporary("result", DType.FLOAT64, [])
     pivot, held = temporary("pivot", DType.INT64, []), temporary("held", DType.FLOAT64, [])
     k, i, j = (over(name, n) for name in "kij")
@@ -286,8 +264,8 @@ def determinant(node: Node) -> Procedure:
         store(a, [row, j], current(held)),
     )
     clear = each([j], store(a, [i, j], current(a, [i, j]) - current(held) * current(a, [k, j]), j > k))
-    clear_below = each([i], once(store(held, [], current(a, [i, k]) / diagonal), clear, when=i > k),
-                       when=call("ne", diagonal, 0.0))  # fmt: skip
+    share = store(held, [], current(a, [i, k]) / diagonal)
+    clear_below = each([i], once(share, clear, when=i > k), when=call("ne", diagonal, 0.0))
     column = each(
         [k],
         store(pivot, [], Reduce("argmax", (i.axis,), size_below, literal(0, DType.INT64), DType.INT64)),
@@ -295,11 +273,10 @@ def determinant(node: Node) -> Procedure:
         store(result, [], current(result) * diagonal),
         clear_below,
     )
-    lead = [Index(axis) for axis in rows]
     copy = fill(a, lambda *place: cast(load(x, *lead, *place), DType.FLOAT64))
     begin = once(copy, store(result, [], 1.0))
     end = once(store(node.output, lead, cast(current(result), x.tensor.dtype)))
-    return Procedure((begin, column, end), (a, result, pivot, held), rows)
+    return Procedure((begin, column, end), (a, result, pivot, held), tuple(index.axis for index in lead))
 
 
 attribute_dropped("Gemm", before=7, attributes=["broadcast"])

@@ -1,17 +1,20 @@
-"""Operators that read or write elements at places given by data."""
+"""Operators that read or write elements at places given by data, and tensors made of places and sizes alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, Index, call, literal
-from partita.ir.formula import cast, compute, load, only, select, size
+from partita.ir.formula import cast, compute, load, only, put, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, required, required_ints
-from partita.ir.operators.internal import DOMAIN, observe
+from partita.ir.operators.contents import Known, axis_of, required, required_ints
+from partita.ir.operators.internal import DOMAIN, chosen, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import becomes, computes, infers, keeps_type, performs, upgrades
@@ -24,11 +27,7 @@ from partita.ir.types import DType, TensorType, Type
 @computes("GatherElements")
 def gather_elements(node: Node, x: Value, indices: Value) -> Computation:
     axis = axis_of(node, len(x.shape))
-
-    def body(*i: Expr) -> Expr:
-        return load(x, *i[:axis], wrapped(load(indices, *i), x.shape[axis]), *i[axis + 1 :])
-
-    return compute(indices.shape, body)
+    return compute(indices.shape, lambda *i: load(x, *put(i, axis, wrapped(load(indices, *i), x.shape[axis]))))
 
 
 @computes("GatherND")
@@ -52,7 +51,7 @@ def reverse_sequence(node: Node, x: Value, lengths: Value, *, batch_axis: int = 
     def body(*i: Expr) -> Expr:
         length, time = load(lengths, i[batch_axis]), i[time_axis]
         place = select(time < length, length - 1 - time, time)
-        return load(x, *i[:time_axis], place, *i[time_axis + 1 :])
+        return load(x, *put(i, time_axis, place))
 
     return compute(x.shape, body)
 
@@ -93,7 +92,38 @@ def compress(build: Builder, node: Node, x: Value, condition: Value, *, axis: in
     return build("Gather", x, places, axis=axis or 0)
 
 
-# ---------------------------------------------------------------------- patterns
+# ---------------------------------------------------------------------- places and sizes
+
+ZERO = np.zeros(1, dtype=np.float32)
+
+
+@computes("Shape")
+def shape_operator(node: Node, x: Value, *, start: int = 0, end: int | None = None) -> Computation:
+    elements = x.shape[start:end]
+    return compute([len(elements)], lambda i: chosen(elements, i))
+
+
+@computes("Size")
+def size_operator(node: Node, x: Value) -> Computation:
+    return compute([], lambda: size(dims.product(x.shape)))
+
+
+@computes("ConstantOfShape")
+def constant_of_shape(node: Node, *, value: Known = ZERO) -> Computation:
+    content = literal(value.item(), DType.of(value.dtype))
+    return compute(required_ints(node, 0), lambda *i: content)
+
+
+@computes("Range")
+def range_operator(node: Node, first: Value, _: Value, step: Value) -> Computation:
+    start, limit, delta = (required(node, n).item() for n in range(3))
+    dtype, span = first.tensor.dtype, limit - start
+    if dtype.is_float:
+        count: Dim = int(np.ceil(span / delta))
+    else:
+        count = dims.ceil_div(span, delta) if delta > 0 else dims.ceil_div(-span, -delta)
+    count = max(count, 0) if dims.is_static(count) else count
+    return compute([count], lambda i: load(first) + cast(i, dtype) * load(step))
 
 
 @computes("OneHot")
@@ -152,7 +182,7 @@ def _scatter(node: Node, i: Sequence[Index], place: Sequence[Expr]) -> Procedure
 def scatter_elements(node: Node, x: Value, indices: Value) -> Procedure:
     axis, i = axis_of(node, len(x.shape)), indices_over(indices.shape)
     place = wrapped(cast(load(indices, *i), DType.INT64), x.shape[axis])
-    return _scatter(node, i, [*i[:axis], place, *i[axis + 1 :]])
+    return _scatter(node, i, put(i, axis, place))
 
 
 @performs("ScatterND")
@@ -175,7 +205,7 @@ def tensor_scatter(node: Node, cache: Value, update: Value, places: Value | None
         offset = i[axis] - (load(places, i[0]) if places is not None else 0)
         offset = call("mod", offset, size(cache.shape[axis])) if mode == "circular" else offset
         inside = (offset >= 0) & (offset < size(update.shape[axis]))
-        return select(inside, load(update, *i[:axis], offset, *i[axis + 1 :]), load(cache, *i))
+        return select(inside, load(update, *put(i, axis, offset)), load(cache, *i))
 
     return compute(cache.shape, body)
 

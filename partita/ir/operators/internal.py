@@ -64,6 +64,12 @@ def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
     return build.ints(sizes) if dims.all_static(sizes) else build("Dims", domain=DOMAIN, dims=tuple(sizes), rank=1)
 
 
+def repeated(build: Builder, vector: Value, count: int) -> Value:
+    """Each element of a vector `count` times."""
+    column = build("Unsqueeze", vector, build.ints([1]))
+    return build("Reshape", build("Expand", column, build.ints([1, count])), build.ints([-1]))
+
+
 @propagates("Region", "Fused", domain=DOMAIN)
 def body_content(node: Node) -> Known | None:
     """What is known inside is known outside."""

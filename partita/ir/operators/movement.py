@@ -12,7 +12,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import compute, load, only, select, size
+from partita.ir.formula import broadcast_load, compute, load, only, put, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attribute_renamed, attributes_to_inputs, default_was
@@ -51,16 +51,15 @@ def reshaped(value: Value, shape: Sequence[Dim]) -> Computation:
     return compute(shape, lambda *i: load(value, *indices_at(linear_index(i, shape), value.shape)))
 
 
-def reshaped_shape(node: Node) -> tuple[Dim, ...]:
-    """The output shape of Reshape: 0 keeps a dimension (without `allowzero`), one -1 takes what is left."""
-    source = node.operand(0).shape
-    target = list(required_ints(node, 1))
-    if not node.attributes.get("allowzero", 0):
-        for axis, dim in enumerate(target):
-            if dims.is_static(dim) and dim == 0:
-                if axis >= len(source):
-                    raise ShapeError(f"{node.describe()}: the shape {target} copies axis {axis}, which the input lacks")
-                target[axis] = source[axis]
+@computes("Reshape")
+def reshape(node: Node, x: Value, *, allowzero: int = 0) -> Computation:
+    """0 keeps a dimension (without `allowzero`), one -1 takes what is left."""
+    source, target = x.shape, list(required_ints(node, 1))
+    for axis, dim in enumerate(target):
+        if dims.is_static(dim) and dim == 0 and not allowzero:
+            if axis >= len(source):
+                raise ShapeError(f"{node.describe()}: the shape {target} copies axis {axis}, which the input lacks")
+            target[axis] = source[axis]
     wild = [axis for axis, dim in enumerate(target) if dims.is_static(dim) and dim == -1]
     if len(wild) > 1 or any(dims.is_static(dim) and dim < -1 for dim in target):
         raise ShapeError(f"{node.describe()}: the shape {target} may hold one -1 and no other negative size")
@@ -72,42 +71,30 @@ def reshaped_shape(node: Node) -> tuple[Dim, ...]:
         target[wild[0]] = dims.floor_div(total, rest)
     if dims.all_static([total, *target]) and dims.product(target) != total:
         raise ShapeError(f"{node.describe()}: shape {tuple(target)} does not hold {total} elements")
-    return tuple(target)
-
-
-@computes("Reshape")
-def reshape(node: Node) -> Computation:
-    return reshaped(node.operand(0), reshaped_shape(node))
+    return reshaped(x, target)
 
 
 @computes("Flatten")
-def flatten(node: Node) -> Computation:
-    shape = node.operand(0).shape
-    axis = node.attributes.get("axis", 1)
-    axis = axis if axis == len(shape) else normalized_axis(node, axis, len(shape))
-    return reshaped(node.operand(0), (dims.product(shape[:axis]), dims.product(shape[axis:])))
+def flatten(node: Node, x: Value, *, axis: int = 1) -> Computation:
+    axis = axis if axis == len(x.shape) else normalized_axis(node, axis, len(x.shape))
+    return reshaped(x, (dims.product(x.shape[:axis]), dims.product(x.shape[axis:])))
 
 
 @computes("Squeeze")
-def squeeze(node: Node) -> Computation:
-    shape = node.operand(0).shape
-    if node.input(1) is None:
-        axes = tuple(axis for axis, dim in enumerate(shape) if dims.is_static(dim) and dim == 1)
-    else:
-        axes = normalized_axes(node, required_ints(node, 1), len(shape))
-    wrong = [axis for axis in axes if not dims.may_equal(shape[axis], 1)]
+def squeeze(node: Node, x: Value, given: Value | None) -> Computation:
+    ones = [axis for axis, dim in enumerate(x.shape) if dims.is_one(dim)]
+    axes = ones if given is None else normalized_axes(node, required_ints(node, 1), len(x.shape))
+    wrong = [axis for axis in axes if not dims.may_equal(x.shape[axis], 1)]
     if wrong:
         raise ShapeError(f"{node.describe()}: axes {wrong} cannot be squeezed, as their size is not 1")
-    return reshaped(node.operand(0), [dim for axis, dim in enumerate(shape) if axis not in axes])
+    return reshaped(x, [dim for axis, dim in enumerate(x.shape) if axis not in axes])
 
 
 @computes("Unsqueeze")
-def unsqueeze(node: Node) -> Computation:
-    shape = node.operand(0).shape
-    given = required_ints(node, 1)
-    axes = normalized_axes(node, given, len(shape) + len(given))
-    rest = iter(shape)
-    return reshaped(node.operand(0), [1 if n in axes else next(rest) for n in range(len(shape) + len(axes))])
+def unsqueeze(node: Node, x: Value) -> Computation:
+    given, rest = required_ints(node, 1), iter(x.shape)
+    axes = normalized_axes(node, given, len(x.shape) + len(given))
+    return reshaped(x, [1 if n in axes else next(rest) for n in range(len(x.shape) + len(axes))])
 
 
 for _name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
@@ -118,35 +105,22 @@ for _name in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
 
 
 @computes("Transpose")
-def transpose(node: Node) -> Computation:
-    x = node.operand(0)
-    permutation = node.attributes.get("perm", tuple(reversed(range(len(x.shape)))))
-    permutation = normalized_axes(node, permutation, len(x.shape))
+def transpose(node: Node, x: Value, *, perm: Sequence[int] | None = None) -> Computation:
+    permutation = normalized_axes(node, reversed(range(len(x.shape))) if perm is None else perm, len(x.shape))
     if len(permutation) != len(x.shape):
         raise ModelError(f"{node.describe()}: perm {permutation} must name every axis of {x.type} once")
 
-    def body(*i: Expr) -> Expr:
-        source = dict(zip(permutation, i, strict=True))
-        return load(x, *(source[axis] for axis in range(len(i))))
-
-    return compute([x.shape[axis] for axis in permutation], body)
+    back = [permutation.index(axis) for axis in range(len(permutation))]
+    return compute([x.shape[axis] for axis in permutation], lambda *i: load(x, *(i[place] for place in back)))
 
 
 @computes("Expand")
-def expand(node: Node) -> Computation:
-    x = node.operand(0)
-    try:
-        shape = dims.broadcast_shapes(x.shape, required_ints(node, 1))
-    except ValueError as error:
-        raise ShapeError(f"{node.describe()}: {error}") from error
-    skipped = len(shape) - len(x.shape)
-    keep = [dims.same(dim, shape[axis + skipped]) for axis, dim in enumerate(x.shape)]
-    return compute(shape, lambda *i: load(x, *(i[axis + skipped] if k else 0 for axis, k in enumerate(keep))))
+def expand(node: Node, x: Value) -> Computation:
+    return compute(dims.broadcast_shapes(x.shape, required_ints(node, 1)), lambda *i: broadcast_load(x, i))
 
 
 @computes("Tile")
-def tile(node: Node) -> Computation:
-    x = node.operand(0)
+def tile(node: Node, x: Value) -> Computation:
     repeats = required_ints(node, 1)
     if len(repeats) != len(x.shape):
         raise ShapeError(f"{node.describe()}: {len(repeats)} repeats for rank {len(x.shape)}")
@@ -156,11 +130,11 @@ def tile(node: Node) -> Computation:
 
 def window_of(x: Value, shape: Sequence[Dim], starts: Sequence[Expr], steps: Sequence[Expr | int]) -> Computation:
     """Elements `start + index * step` along each axis."""
-    places = list(zip(starts, steps, strict=True))
-    return compute(
-        shape,
-        lambda *i: load(x, *(index * step + start for index, (start, step) in zip(i, places, strict=True))),
-    )
+
+    def body(*i: Expr) -> Expr:
+        return load(x, *(index * step + start for index, start, step in zip(i, starts, steps, strict=True)))
+
+    return compute(shape, body)
 
 
 def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
@@ -199,65 +173,49 @@ def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Di
 
 
 @computes("Slice")
-def slice_operator(node: Node) -> Computation:
-    bounds = slice_bounds(node)
-    starts, steps, shape = ([bound[part] for bound in bounds] for part in range(3))
-    return window_of(node.operand(0), shape, list(map(size, starts)), steps)
+def slice_operator(node: Node, x: Value) -> Computation:
+    starts, steps, shape = ([bound[part] for bound in slice_bounds(node)] for part in range(3))
+    return window_of(x, shape, list(map(size, starts)), steps)
 
 
 @computes("Concat")
-def concat(node: Node) -> Computation:
-    values = node.operands
-    rank = len(values[0].shape)
-    axis = normalized_axis(node, node.attributes["axis"], rank)
+def concat(node: Node, *values: Value) -> Computation:
+    shape = values[0].shape
+    axis = axis_of(node, len(shape))
     for value in values[1:]:
-        for place, (a, b) in enumerate(zip(values[0].shape, value.shape, strict=True)):
+        for place, (a, b) in enumerate(zip(shape, value.shape, strict=True)):
             if place != axis and not dims.may_equal(a, b):
                 raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
-    shape = list(values[0].shape)
     ends = [dims.simplified(end) for end in itertools.accumulate(value.shape[axis] for value in values)]
-    shape[axis] = ends[-1]
 
     def body(*i: Expr) -> Expr:
-        pieces = [
-            load(value, *(index - size(start) if n == axis else index for n, index in enumerate(i)))
-            for value, start in zip(values, [0, *ends], strict=False)
-        ]
-        result = pieces.pop()
+        starts = zip(values, [0, *ends], strict=False)
+        *pieces, result = (load(value, *put(i, axis, i[axis] - size(start))) for value, start in starts)
         for piece, end in reversed(list(zip(pieces, ends, strict=False))):
             result = select(i[axis] < size(end), piece, result)
         return result
 
-    return compute(shape, body)
+    return compute(put(shape, axis, ends[-1]), body)
 
 
 @computes("Split")
-def split(node: Node) -> list[Computation]:
-    x = node.operand(0)
-    axis = axis_of(node, len(x.shape))
-    count = len(node.outputs)
-    if node.input(1) is not None:
-        sizes = required_ints(node, 1)
-    else:
-        part = dims.ceil_div(x.shape[axis], count)
-        sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
+def split(node: Node, x: Value, given: Value | None) -> list[Computation]:
+    axis, count = axis_of(node, len(x.shape)), len(node.outputs)
+    part = dims.ceil_div(x.shape[axis], count)
+    sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
+    sizes = sizes if given is None else required_ints(node, 1)
     if len(sizes) != count or (dims.all_static([*sizes, x.shape[axis]]) and sum(sizes) != x.shape[axis]):
         raise ShapeError(f"{node.describe()}: sizes {sizes} do not split axis {axis} into {count} outputs")
     result = []
-    start: Dim = 0
-    for part in sizes:
-        shape = [part if n == axis else dim for n, dim in enumerate(x.shape)]
-        starts = [size(start if n == axis else 0) for n in range(len(shape))]
-        result.append(window_of(x, shape, starts, [1] * len(shape)))
-        start = start + part
+    for part, start in zip(sizes, itertools.accumulate(sizes, initial=0), strict=False):
+        starts = put([size(0)] * len(x.shape), axis, size(start))
+        result.append(window_of(x, put(x.shape, axis, part), starts, [1] * len(starts)))
     return result
 
 
 @computes("Gather")
-def gather(node: Node) -> Computation:
-    x, indices = node.operand(0), node.operand(1)
-    axis = axis_of(node, len(x.shape))
-    rank = len(indices.shape)
+def gather(node: Node, x: Value, indices: Value) -> Computation:
+    axis, rank = axis_of(node, len(x.shape)), len(indices.shape)
 
     def body(*i: Expr) -> Expr:
         place = wrapped(load(indices, *i[axis : axis + rank]), x.shape[axis])
@@ -272,33 +230,30 @@ def wrapped(index: Expr, dim: Dim) -> Expr:
 
 
 @computes("DepthToSpace")
-def depth_to_space(node: Node) -> Computation:
-    x, block = node.operand(0), node.attributes["blocksize"]
-    batch, channels, *spatial = x.shape
+def depth_to_space(node: Node, x: Value, *, blocksize: int, mode: str = "DCR") -> Computation:
+    (batch, channels, *spatial), block = x.shape, blocksize
     if not dims.may_be_multiple(channels, block * block):
         raise ShapeError(f"{node.describe()}: {channels} channels are no multiple of {block * block}")
     depth = dims.floor_div(channels, block * block)
-    row_major = node.attributes.get("mode", "DCR") == "DCR"
 
     def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
         place = (h % block) * block + w % block
-        channel = place * size(depth) + c if row_major else c * (block * block) + place
+        channel = place * size(depth) + c if mode == "DCR" else c * (block * block) + place
         return load(x, n, channel, h // block, w // block)
 
     return compute((batch, depth, *(dim * block for dim in spatial)), body)
 
 
 @computes("SpaceToDepth")
-def space_to_depth(node: Node) -> Computation:
-    x, block = node.operand(0), node.attributes["blocksize"]
-    batch, channels, *spatial = x.shape
+def space_to_depth(node: Node, x: Value, *, blocksize: int, mode: str = "DCR") -> Computation:
+    (batch, channels, *spatial), block = x.shape, blocksize
     for axis, dim in enumerate(spatial, start=2):
         if not dims.may_be_multiple(dim, block):
             raise ShapeError(f"{node.describe()}: the size {dim} of axis {axis} is no multiple of {block}")
-    by_place = node.attributes.get("mode", "DCR") == "DCR"
 
     def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-        place, channel = (c // size(channels), c % size(channels)) if by_place else (c % block**2, c // block**2)
+        parts = (c // size(channels), c % size(channels)), (c % block**2, c // block**2)
+        place, channel = parts[mode != "DCR"]
         return load(x, n, channel, h * block + place // block, w * block + place % block)
 
     return compute((batch, channels * block * block, *(dims.floor_div(dim, block) for dim in spatial)), body)
@@ -324,20 +279,17 @@ PLACES: dict[str, Callable[[Expr, Dim], Expr]] = {
 
 
 @computes("Pad")
-def pad(node: Node) -> Computation:
-    x = node.operand(0)
-    rank = len(x.shape)
-    axes = range(rank) if node.input(3) is None else normalized_axes(node, required_ints(node, 3), rank)
-    pads = required_ints(node, 1)
+def pad(
+    node: Node, x: Value, _: Value, fill: Value | None, given: Value | None, *, mode: str = "constant"
+) -> Computation:
+    pads, rank = required_ints(node, 1), len(x.shape)
+    axes = range(rank) if given is None else normalized_axes(node, required_ints(node, 3), rank)
     if len(pads) != 2 * len(axes):
         raise ShapeError(f"{node.describe()}: {len(pads)} pads for {len(axes)} axes; there must be two an axis")
-    before, after = [0] * rank, [0] * rank
-    for place, axis in enumerate(axes):
-        before[axis], after[axis] = pads[place], pads[place + len(axes)]
-    shape = [dims.simplified(dim + before[n] + after[n]) for n, dim in enumerate(x.shape)]
-    touched = [n for n in range(rank) if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
-    mode = node.attributes.get("mode", "constant")
-    return padded(x, shape, list(map(size, before)), touched, mode, node.input(2))
+    before, after = dict(zip(axes, pads, strict=False)), dict(zip(axes, pads[len(axes) :], strict=True))
+    shape = [dims.simplified(dim + before.get(n, 0) + after.get(n, 0)) for n, dim in enumerate(x.shape)]
+    touched = [n for n in axes if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
+    return padded(x, shape, [size(before.get(n, 0)) for n in range(rank)], touched, mode, fill)
 
 
 def padded(
@@ -369,19 +321,18 @@ default_was("Concat", before=4, axis=1)
 
 
 @upgrades("Pad", before=11)
-def fill_as_operand(build: Builder, node: Node) -> None:
+def fill_as_operand(build: Builder, node: Node, x: Value) -> None:
     if fill := node.attributes.pop("value", 0.0):
-        build.graph.set_input(node, 2, build.scalar(fill, node.operand(0)))
+        build.graph.set_input(node, 2, build.scalar(fill, x))
 
 
 @upgrades("Split", before=18)
-def equal_parts(build: Builder, node: Node) -> None:
-    if node.input(1) is None:
+def equal_parts(build: Builder, node: Node, _: Value, sizes: Value | None) -> None:
+    if sizes is None:
         node.attributes["num_outputs"] = len(node.outputs)
 
 
 @upgrades("Tile", before=6)
-def repeats_of_one_axis(build: Builder, node: Node) -> None:
+def repeats_of_one_axis(build: Builder, node: Node, x: Value) -> None:
     count, axis = required(node, 1).item(), required(node, 2).item()
-    repeats = [count if n == axis else 1 for n in range(len(node.operand(0).shape))]
-    build.graph.set_inputs(node, [node.operand(0), build.ints(repeats)])
+    build.graph.set_inputs(node, [x, build.ints([count if n == axis else 1 for n in range(len(x.shape))])])

@@ -71,8 +71,7 @@ def broadcast_by_axis(*names: str) -> None:
         if node.attributes.pop("broadcast", 0) and axis is not None:
             a, b = node.operand(0), node.operand(1)
             trailing = len(a.shape) - axis % len(a.shape) - len(b.shape)
-            if trailing > 0:
-                build.graph.set_input(node, 1, with_trailing_axes(build, b, trailing))
+            build.graph.set_input(node, 1, with_trailing_axes(build, b, trailing))
 
     upgrades(*names, before=7)(step)
 
@@ -80,4 +79,4 @@ def broadcast_by_axis(*names: str) -> None:
 def with_trailing_axes(build: Builder, value: Value, count: int) -> Value:
     """`value` with `count` axes of size 1 after its own."""
     rank = len(value.shape)
-    return build("Unsqueeze", value, build.ints(range(rank, rank + count)))
+    return build("Unsqueeze", value, build.ints(range(rank, rank + count))) if count > 0 else value

@@ -6,8 +6,10 @@ which the state is multiplied with the recurrent weights. State, batch and gates
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
@@ -30,22 +32,25 @@ value_renamed("GRU", before=3, attribute="direction", values={"foward": "forward
 @dataclass(frozen=True, slots=True)
 class Cell:
     """What a layer does in one step, in one direction. `step(inner, x, state, weights)` gives the new state, hidden
-    first: `x` is the input's share of all gates, with the `bias`; `weights` are what it reads besides."""
+    first: `x` is the input's share of all gates, with the sum of `biases`; `weights` are what it reads besides."""
 
     state: int  # tensors
     weights: Values
-    bias: Value | None
+    biases: Values
     step: Callable[[Builder, Value, Values, Values], Values]
+
+
+MakeCell = Callable[[int, Value, Values], Cell]
+"""From a direction, its recurrent weights `[hidden, gates * hidden]`, and its biases of all gates: the input's and the
+state's, or none."""
 
 
 # ---------------------------------------------------------------------- activations
 
-_PLAIN = ("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus")
-_DEFAULTS = {
-    "LeakyRelu": (0.01, None), "ThresholdedRelu": (1.0, None), "Elu": (1.0, None), "HardSigmoid": (0.2, 0.5),
-    "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0),
+_DEFAULTS: dict[str, tuple[float, ...]] = {  # of alpha and beta
+    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()), "LeakyRelu": (0.01,), "Elu": (1.0,),
+    "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0),
 }  # fmt: skip
-_NAMES = {name.lower(): name for name in (*_PLAIN, *_DEFAULTS)}
 
 
 def activations(node: Node, defaults: Sequence[str], direction: int) -> list[Activation]:
@@ -55,20 +60,17 @@ def activations(node: Node, defaults: Sequence[str], direction: int) -> list[Act
     return [_activation(node, name, alphas, betas) for name in given][direction * len(defaults) :][: len(defaults)]
 
 
-def _activation(node: Node, given: str, alphas: Iterator[float], betas: Iterator[float]) -> Activation:
-    name = _NAMES.get(given.lower())
+def _activation(node: Node, given: str, *sources: Iterator[float]) -> Activation:
+    name = next((name for name in _DEFAULTS if name.lower() == given.lower()), None)
     if name is None:
         raise UnsupportedOperatorError(f"{node.describe()}: the activation {given!r} is unknown to ONNX")
-    if name in _PLAIN:
-        return lambda build, x: build(name, x)
-    default_alpha, default_beta = _DEFAULTS[name]
-    alpha = next(alphas, default_alpha)
-    beta = next(betas, default_beta) if default_beta is not None else None
+    numbers = [next(source, default) for source, default in zip(sources, _DEFAULTS[name], strict=False)]
     if name == "Affine":
-        return lambda build, x: build.affine(x, alpha, beta or 0.0)
+        return lambda build, x: build.affine(x, *numbers)
     if name == "ScaledTanh":
-        return lambda build, x: build.affine(build("Tanh", build.affine(x, beta or 0.0)), alpha)
-    return lambda build, x: build(name, x, alpha=alpha, beta=beta)
+        return lambda build, x: build.affine(build("Tanh", build.affine(x, numbers[1])), numbers[0])
+    attributes: dict[str, Any] = dict(zip(("alpha", "beta"), numbers, strict=False))
+    return lambda build, x: build(name, x, **attributes)
 
 
 def _clipped(node: Node, build: Builder, x: Value) -> Value:
@@ -95,46 +97,26 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
     return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
-def turned(build: Builder, weight: Value) -> Value:
-    return build("Transpose", weight, perm=(1, 0))
-
-
-def recurrent(build: Builder, node: Node, direction: int) -> Value:
-    """The recurrent weights of a direction, `[hidden, gates * hidden]`."""
-    return turned(build, part(build, node.operand(2), direction))
-
-
-def biases(build: Builder, node: Node, direction: int) -> Values:
-    """Of all gates, the input's and the state's; () where there are none."""
-    bias = node.input(3)
-    return () if bias is None else equal_parts(build, part(build, bias, direction), 2)
-
-
-def whole_bias(build: Builder, node: Node, direction: int) -> Value | None:
-    both = biases(build, node, direction)
-    return build("Add", *both) if both else None
-
-
 # ---------------------------------------------------------------------- the layers
 
 
 @decomposes("RNN")
 def rnn(build: Builder, node: Node) -> Sequence[Value]:
-    def cell(direction: int) -> Cell:
+    def cell(direction: int, weight: Value, biases: Values) -> Cell:
         (f,) = activations(node, ["Tanh"], direction)
 
         def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
             total = inner("Add", inner("MatMul", state[0], weights[0]), x)
             return (f(inner, _clipped(node, inner, total)),)
 
-        return Cell(1, (recurrent(build, node, direction),), whole_bias(build, node, direction), step)
+        return Cell(1, (weight,), biases, step)
 
     return _layer(build, node, cell)
 
 
 @decomposes("LSTM")
 def lstm(build: Builder, node: Node) -> Sequence[Value]:
-    def cell(direction: int) -> Cell:
+    def cell(direction: int, weight: Value, biases: Values) -> Cell:
         f, g, h = activations(node, ["Sigmoid", "Tanh", "Tanh"], direction)
         given = node.input(7)
         peepholes = () if given is None else equal_parts(build, part(build, given, direction), 3)
@@ -159,8 +141,7 @@ def lstm(build: Builder, node: Node) -> Sequence[Value]:
             o = f(inner, seen(o, 1, kept))
             return inner("Mul", o, h(inner, kept)), kept
 
-        weights = (recurrent(build, node, direction), *peepholes)
-        return Cell(2, weights, whole_bias(build, node, direction), step)
+        return Cell(2, (weight, *peepholes), biases, step)
 
     return _layer(build, node, cell)
 
@@ -171,13 +152,13 @@ def gru(build: Builder, node: Node) -> Sequence[Value]:
     gates = 2 * node.operand(2).shape[2]  # elements of update and reset; then the candidate's
     is_linear_first = bool(node.attributes.get("linear_before_reset", 0))
 
-    def cell(direction: int) -> Cell:
+    def cell(direction: int, weight: Value, biases: Values) -> Cell:
         f, g = activations(node, ["Sigmoid", "Tanh"], direction)
-        weights = cut(build, recurrent(build, node, direction), gates)
-        bias = whole_bias(build, node, direction)
-        if is_linear_first and bias is not None:
-            own, late = (cut(build, b, gates)[1] for b in biases(build, node, direction))
-            bias, weights = build("Concat", cut(build, bias, gates)[0], own, axis=0), (*weights, late)
+        weights = cut(build, weight, gates)
+        if is_linear_first and biases:
+            own, late = (cut(build, b, gates)[1] for b in biases)
+            early = cut(build, build("Add", *biases), gates)[0]
+            biases, weights = (build("Concat", early, own, axis=0),), (*weights, late)
 
         def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
             (old,) = state
@@ -194,7 +175,7 @@ def gru(build: Builder, node: Node) -> Sequence[Value]:
             one = inner.scalar(1, z)
             return (inner("Add", inner("Mul", inner("Sub", one, z), fresh), inner("Mul", z, old)),)
 
-        return Cell(1, weights, bias, step)
+        return Cell(1, weights, biases, step)
 
     return _layer(build, node, cell)
 
@@ -213,16 +194,15 @@ def layer_types(
 # ---------------------------------------------------------------------- the steps
 
 
-def _layer(build: Builder, node: Node, cell: Callable[[int], Cell]) -> Sequence[Value]:
+def _layer(build: Builder, node: Node, cell: MakeCell) -> Sequence[Value]:
     """All directions, and the outputs as the layout wants them."""
-    is_batch_first = bool(node.attributes.get("layout", 0))
-    x = node.operand(0)
+    is_batch_first, name = bool(node.attributes.get("layout", 0)), node.attributes.get("direction", "forward")
+    x, bias, found = node.operand(0), node.input(3), []
     x = build("Transpose", x, perm=(1, 0, 2)) if is_batch_first else x
-    name = node.attributes.get("direction", "forward")
-    count = 2 if name == "bidirectional" else 1
-    found = [
-        _direction(build, node, x, cell(d), d, is_backward=name == "reverse" or d == 1) for d in range(count)
-    ]  # a direction: what each step gave, [steps, batch, hidden]; then the last state, [batch, hidden] each
+    for d in range(2 if name == "bidirectional" else 1):
+        w, r = (build("Transpose", part(build, node.operand(n), d), perm=(1, 0)) for n in (1, 2))
+        biases = () if bias is None else equal_parts(build, part(build, bias, d), 2)
+        found.append(_direction(build, node, x, w, cell(d, r, biases), d, is_backward=name == "reverse" or d == 1))
     outputs: list[Value] = []
     for place, parts in enumerate(zip(*found, strict=True)):
         axis = 1 if place == 0 else 0
@@ -233,14 +213,17 @@ def _layer(build: Builder, node: Node, cell: Callable[[int], Cell]) -> Sequence[
     return outputs
 
 
-def _direction(build: Builder, node: Node, x: Value, cell: Cell, direction: int, *, is_backward: bool) -> Values:
-    lengths = node.input(4)
-    weight = turned(build, part(build, node.operand(1), direction))
-    gates = build("MatMul", x, weight)
-    gates = gates if cell.bias is None else build("Add", gates, cell.bias)
+def _direction(
+    build: Builder, node: Node, x: Value, w: Value, cell: Cell, direction: int, *, is_backward: bool
+) -> Values:
+    """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
+    lengths, gates = node.input(4), build("MatMul", x, w)
+    if cell.biases:
+        gates = build("Add", gates, functools.reduce(functools.partial(build, "Add"), cell.biases))
+    reverse = functools.partial(build, "ReverseSequence", time_axis=0, batch_axis=1)
     if lengths is not None:
-        lengths = build("Cast", lengths, to=DType.INT64.onnx)
-        gates = _reversed(build, gates, lengths) if is_backward else gates
+        lengths = build.cast(lengths, DType.INT64)
+        gates = reverse(gates, lengths) if is_backward else gates
     states = [_initial(build, node, node.input(5 + n), gates, direction) for n in range(cell.state)]
     outside = [length_of(build, x, 0), gates, *cell.weights, *([lengths] if lengths else [])]
     body, step, again = loop_body(build, "steps")
@@ -260,13 +243,8 @@ def _direction(build: Builder, node: Node, x: Value, cell: Cell, direction: int,
         "Loop", outside[0], None, *states, *outside, outputs=1 + len(states), body=body, captures=len(outside)
     )
     if is_backward:
-        all_steps = backward(build, all_steps) if lengths is None else _reversed(build, all_steps, lengths)
+        all_steps = backward(build, all_steps) if lengths is None else reverse(all_steps, lengths)
     return (all_steps, *last)
-
-
-def _reversed(build: Builder, value: Value, lengths: Value) -> Value:
-    """Each sequence of `[steps, batch, ...]` in reverse, as long as it is."""
-    return build("ReverseSequence", value, lengths, time_axis=0, batch_axis=1)
 
 
 def _initial(build: Builder, node: Node, given: Value | None, gates: Value, direction: int) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from partita.ir import dims
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal, replace_indices
-from partita.ir.formula import cast, load, reduce, select, size, wide
+from partita.ir.formula import cast, load, put, reduce, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attributes_to_inputs
@@ -106,8 +106,8 @@ def cumulative(node: Node, x: Value, *, exclusive: int = 0, reverse: int = 0) ->
     axis, i = normalized_axis(node, required(node, 1).item(), len(x.shape)), indices_over(x.shape)
     y, is_sum = node.output, node.op_type == "CumSum"
 
-    def along(place: Expr) -> list[Expr]:
-        return [*i[:axis], size(x.shape[axis]) - 1 - place if reverse else place, *i[axis + 1 :]]
+    def along(place: Expr) -> tuple[Expr, ...]:
+        return put(i, axis, size(x.shape[axis]) - 1 - place if reverse else place)
 
     here, before = along(i[axis]), along(i[axis] - 1)
     element = load(x, *(before if exclusive else here))

@@ -87,7 +87,9 @@ def definitions() -> Iterable[Operator]:
 
 def of_node(rule: Declared) -> Declared:
     """The rule as a function of a builder, if it takes one, and a node: these give it all else that it names."""
-    parameters = inspect.signature(rule).parameters.values()
+    parameters = inspect.signature(rule, follow_wrapped=False).parameters.values()
+    if not any(p.name == "node" for p in parameters):
+        return rule  # it stands below another declaration
     count = len([p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name not in ("build", "node")])
     takes_rest = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     keywords = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -19,13 +19,14 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call
-from partita.ir.formula import cast, compute, load, reduction, select, size, wide
+from partita.ir.formula import cast, compute, load, put, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import geometry
-from partita.ir.operators.internal import DOMAIN, vector_of
+from partita.ir.operators.internal import DOMAIN, repeated, vector_of
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.registry import computes, decomposes, infers
+from partita.ir.operators.scan import backward
 from partita.ir.types import TensorType, Type
 
 
@@ -72,16 +73,14 @@ def _spread(node: Node) -> list[Spread]:
 
 
 @infers("ConvTranspose")
-def transposed_type(node: Node) -> Type:
-    x, w = node.operand(0), node.operand(1)
-    channels = w.shape[1] * node.attributes.get("group", 1)
-    return TensorType(x.tensor.dtype, (x.shape[0], channels, *(axis.output for axis in _spread(node))))
+def transposed_type(node: Node, x: Value, w: Value, *, group: int = 1) -> Type:
+    return TensorType(x.tensor.dtype, (x.shape[0], w.shape[1] * group, *(axis.output for axis in _spread(node))))
 
 
 @decomposes("ConvTranspose")
-def transposed_convolution(build: Builder, node: Node) -> Value:
-    x, w, bias = node.operand(0), node.operand(1), node.input(2)
-    group = node.attributes.get("group", 1)
+def transposed_convolution(
+    build: Builder, node: Node, x: Value, w: Value, bias: Value | None, *, group: int = 1
+) -> Value:
     axes = _spread(node)
     if not dims.all_static([*w.shape, *(axis.begin for axis in axes)]):
         y = build("TransposedSums", x, w, domain=DOMAIN, **node.attributes)
@@ -99,19 +98,18 @@ def transposed_convolution(build: Builder, node: Node) -> Value:
     for axis, dim, first, skip in zip(axes, x.shape[2:], start, skipped, strict=True):
         missing = dims.simplified(dims.ceil_div(axis.output + first, axis.stride) - dim)
         end.append(max(int(missing), 1 - dim if dims.is_static(dim) else int(missing), -skip) + skip)
-    strides = [axis.stride for axis in axes]
+    strides, output = tuple(axis.stride for axis in axes), tuple(axis.output for axis in axes)
     phases = math.prod(strides)
     y = build(
         "Conv", x, _by_phase(build, w, group, strides, taps),
-        None if bias is None else _repeated(build, bias, phases),
+        bias if bias is None or phases == 1 else repeated(build, bias, phases),
         group=group,
-        pads=(*(reach - skip for reach, skip in zip(reaches, skipped, strict=True)), *end),
+        pads=(*map(operator.sub, reaches, skipped), *end),
         dilations=tuple(axis.dilation for axis in axes),
     )  # fmt: skip
-    output = tuple(axis.output for axis in axes)
     if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], output):
         return y
-    return build("Interleave", y, vector_of(build, output), domain=DOMAIN, strides=tuple(strides), start=tuple(start))
+    return build("Interleave", y, vector_of(build, output), domain=DOMAIN, strides=strides, start=tuple(start))
 
 
 @computes("TransposedSums", domain=DOMAIN)
@@ -138,51 +136,35 @@ def transposed_sums(node: Node, x: Value, w: Value, *, group: int = 1) -> Comput
 
 def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:
     """The weights with zeros between them along one axis."""
-    shape = list(w.shape)
     apart = build("Unsqueeze", w, build.ints([place + 1]))
     zeros = build("Pad", apart, build.ints([0, axis.dilation - 1]), None, build.ints([place + 1]))
-    shape[place] *= axis.dilation
-    joined = build("Reshape", zeros, build.ints(shape))
+    joined = build("Reshape", zeros, build.ints(put(w.shape, place, -1)))
     return build("Slice", joined, build.ints([0]), build.ints([1 - axis.dilation]), build.ints([place]))
 
 
 def _by_phase(build: Builder, w: Value, group: int, strides: Sequence[int], taps: Sequence[int]) -> Value:
     """Weights `[C, O / group, *kernel]` as those of a convolution, `[O * phases, C / group, *taps]`, backwards."""
-    rank = len(strides)
-    channels, outputs = w.shape[:2]
+    rank, (channels, outputs) = len(strides), w.shape[:2]
     room = [tap * stride - size for tap, stride, size in zip(taps, strides, w.shape[2:], strict=True)]
     if any(room):
         w = build("Pad", w, build.ints([0] * (rank + 4) + room))
     split = [size for pair in zip(taps, strides, strict=True) for size in pair]
     parts = build("Reshape", w, build.ints([group, channels // group, outputs, *split]))
-    tap_axes, phase_axes = [3 + 2 * n for n in range(rank)], [4 + 2 * n for n in range(rank)]
-    turned = build("Transpose", parts, perm=(0, 2, *phase_axes, 1, *tap_axes))
-    last = [4 + rank + n - 1 for n in range(rank)]
-    if any(tap > 1 for tap in taps):
-        ends = build.ints([-(1 << 62)] * rank)
-        turned = build("Slice", turned, build.ints([-1] * rank), ends, build.ints(last), build.ints([-1] * rank))
+    turned = build("Transpose", parts, perm=(0, 2, *range(4, 4 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)))
+    for axis, tap in enumerate(taps, start=3 + rank):
+        turned = backward(build, turned, axis) if tap > 1 else turned
     return build("Reshape", turned, build.ints([group * outputs * math.prod(strides), channels // group, *taps]))
 
 
-def _repeated(build: Builder, bias: Value, count: int) -> Value:
-    """Each element `count` times."""
-    if count == 1:
-        return bias
-    column = build("Unsqueeze", bias, build.ints([1]))
-    return build("Reshape", build("Expand", column, build.ints([1, count])), build.ints([-1]))
-
-
 @computes("Interleave", domain=DOMAIN)
-def interleave(node: Node) -> Computation:
+def interleave(node: Node, x: Value, _: Value, *, strides: Sequence[int], start: Sequence[int]) -> Computation:
     """Channels `[N, C * phases, *spatial]` beside each other: `[N, C, *sizes]`, from `start` on. The phases are those
     of the strides, row-major."""
-    x, strides, start = node.operand(0), node.attributes["strides"], node.attributes["start"]
     phases = math.prod(strides)
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        places = [index + first for index, first in zip(out, start, strict=True)]
-        phase = linear_index([place % stride for place, stride in zip(places, strides, strict=True)], strides)
-        inner = [place // stride for place, stride in zip(places, strides, strict=True)]
-        return load(x, n, c * phases + phase, *inner)
+        places = list(map(operator.add, out, start))
+        phase = linear_index(list(map(operator.mod, places, strides)), strides)
+        return load(x, n, c * phases + phase, *map(operator.floordiv, places, strides))
 
     return compute((x.shape[0], dims.floor_div(x.shape[1], phases), *required_ints(node, 1)), body)
