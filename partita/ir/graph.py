@@ -207,14 +207,20 @@ class Graph:
         """The value of this name, or None."""
         return self._names.get(name)
 
-    def unique_name(self, stem: str) -> str:
-        """`stem` after the graph's prefix, or the first `stem.N` that no value of the graph has."""
+    def unique_name(self, stem: str, *, besides: Sequence[str] = ()) -> str:
+        """`stem` after the graph's prefix, or the first `stem.N`, that no value has and that is not among `besides`."""
         stem = stem or "value"
         if not stem.startswith(self.prefix):
             stem = self.prefix + stem
-        if stem not in self._names:
-            return stem
-        return next(n for i in itertools.count(1) if (n := f"{stem}.{i}") not in self._names)
+        candidates = itertools.chain([stem], (f"{stem}.{n}" for n in itertools.count(1)))
+        return next(name for name in candidates if name not in self._names and name not in besides)
+
+    def unique_names(self, stems: Iterable[str]) -> list[str]:
+        """A name for each, none like another; see `unique_name`."""
+        names: list[str] = []
+        for stem in stems:
+            names.append(self.unique_name(stem, besides=names))
+        return names
 
     # ------------------------------------------------------------------ changing
 

@@ -16,7 +16,7 @@ def copy_nodes(nodes: Iterable[Node], target: Graph, mapping: dict[Value, Value]
             node.op_type,
             [None if value is None else mapping[value] for value in node.inputs],
             node.attributes,
-            outputs=[target.unique_name(output.name) for output in node.outputs],
+            outputs=target.unique_names(output.name for output in node.outputs),
             domain=node.domain,
             name=node.name,
             version=node.version,
@@ -98,7 +98,7 @@ def fold(
         op_type,
         inputs,
         {**attributes, "body": body},
-        outputs=[graph.unique_name(f"{output.name}.folded") for output in outputs],
+        outputs=graph.unique_names(f"{output.name}.folded" for output in outputs),
         domain="partita",
         name=name,
         version=1,
@@ -161,7 +161,7 @@ def sink(graph: Graph, node: Node, followers: Sequence[Node]) -> Node:
             mapping[value].type, mapping[value].known = UnknownType(), None  # each body's own
         body.set_outputs(mapping[value] for value in outputs)
     attributes = {**node.attributes, "captures": node.attributes.get("captures", 0) + len(outside)}
-    names = [graph.unique_name(f"{value.name}.sunk") for value in outputs]
+    names = graph.unique_names(f"{value.name}.sunk" for value in outputs)
     fresh = graph.add_node(
         node.op_type, [*node.inputs, *outside], attributes, outputs=names, name=node.name, version=node.version
     )

@@ -92,6 +92,13 @@ def test_names_are_unique(graph):
     verify(graph)
 
 
+def test_names_that_are_found_together_differ():
+    """Where `s` is taken, the first is not `s.1`, which is the second."""
+    graph = Graph("g")
+    graph.add_input("s", TensorType(DType.FLOAT32, (2,)))
+    assert graph.unique_names(["s", "s.1"]) == ["s.1", "s.1.1"]
+
+
 def test_nodes_are_in_topological_order_ties_by_number(graph):
     negated, total = graph.nodes
     other = typed(graph.add_node("Exp", [graph.inputs[0]]))

@@ -87,8 +87,8 @@ def places_of_others(node: Node, x: Value) -> Procedure:
 @becomes("Compress")
 def compress(build: Builder, node: Node, x: Value, condition: Value, *, axis: int | None = None) -> Value:
     """The slices of an axis, or the elements, where a condition holds."""
-    x = build("Reshape", x, build.ints([-1])) if axis is None else x
-    places = build("Squeeze", indices_where(build, condition), build.ints([0]))
+    x = build("Reshape", x, [-1]) if axis is None else x
+    places = build("Squeeze", indices_where(build, condition), [0])
     return build("Gather", x, places, axis=axis or 0)
 
 

@@ -66,8 +66,8 @@ def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
 
 def repeated(build: Builder, vector: Value, count: int) -> Value:
     """Each element of a vector `count` times."""
-    column = build("Unsqueeze", vector, build.ints([1]))
-    return build("Reshape", build("Expand", column, build.ints([1, count])), build.ints([-1]))
+    column = build("Unsqueeze", vector, [1])
+    return build("Reshape", build("Expand", column, [1, count]), [-1])
 
 
 @propagates("Region", "Fused", domain=DOMAIN)

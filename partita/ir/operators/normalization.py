@@ -82,23 +82,20 @@ def lp_normalization(build: Builder, node: Node, x: Value, *, p: int = 2) -> Val
     """Elements over their norm along one axis; 0 where that is 0."""
     if p not in (1, 2):
         raise ModelError(f"{node.describe()}: p is {p}; it may be 1 or 2")
-    norm, zero = build(f"ReduceL{p}", x, build.ints([axis_of(node, len(x.shape), -1)])), build.scalar(0, x)
-    return build("Where", build("Equal", norm, zero), zero, build("Div", x, norm))
+    norm = build(f"ReduceL{p}", x, [axis_of(node, len(x.shape), -1)])
+    return build("Where", build("Equal", norm, 0), 0, build("Div", x, norm))
 
 
 # ---------------------------------------------------------------------- mean and variance
 
 
-def _deviation(build: Builder, variance: Value, epsilon: float) -> Value:
-    return build("Sqrt", build("Add", variance, build.scalar(epsilon, variance)))
-
-
-def _centered(build: Builder, x: Value, axes: Value) -> tuple[Value, Value, Value]:
+def _centered(build: Builder, x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
     """(x - mean, mean, variance) over `axes`, keeping dimensions. The variance is taken around the mean, in a second
     pass: it cannot be negative and loses no digits."""
-    mean = build("ReduceMean", x, axes)
+    places = build.ints(axes)
+    mean = build("ReduceMean", x, places)
     centered = build("Sub", x, mean)
-    return centered, mean, build("ReduceMean", build("Mul", centered, centered), axes)
+    return centered, mean, build("ReduceMean", build("Mul", centered, centered), places)
 
 
 def _scaled(build: Builder, normal: Value, scale: Value, bias: Value | None) -> Value:
@@ -120,12 +117,12 @@ def batch_normalization(
     with vectors that are known when weights are bound. In training mode the statistics are the batch's own."""
     running: list[Value] = []
     if training_mode:
-        axes = build.ints([axis for axis in range(len(x.shape)) if axis != 1])
+        axes = [axis for axis in range(len(x.shape)) if axis != 1]
         own = [build("Squeeze", part, axes) for part in _centered(build, x, axes)[1:]]
         for before, now in zip((mean, variance), own, strict=True):
             running.append(build("Add", build.affine(before, momentum), build.affine(now, 1 - momentum)))
         mean, variance = own
-    factor = build("Div", scale, _deviation(build, variance, epsilon))
+    factor = build("Div", scale, build("Sqrt", build("Add", variance, epsilon)))
     shift = build("Sub", bias, build("Mul", mean, factor))
     trailing = len(x.shape) - 2
     factor, shift = with_trailing_axes(build, factor, trailing), with_trailing_axes(build, shift, trailing)
@@ -135,8 +132,8 @@ def batch_normalization(
 @decomposes("MeanVarianceNormalization")
 def mean_variance_normalization(build: Builder, node: Node, x: Value, *, axes: Sequence[int] = (0, 2, 3)) -> Value:
     """`(x - mean) / (deviation + 1e-9)`; ONNX's function for it is of float32 alone."""
-    centered, _, variance = _centered(build, x, build.ints(axes))
-    return build("Div", centered, build("Add", build("Sqrt", variance), build.scalar(1e-9, x)))
+    centered, _, variance = _centered(build, x, axes)
+    return build("Div", centered, build("Add", build("Sqrt", variance), 1e-9))
 
 
 @infers("LayerNormalization")
@@ -151,9 +148,9 @@ def layer_normalization(
     build: Builder, node: Node, x: Value, scale: Value, bias: Value | None, *,
     stash_type: int = 1, epsilon: float = 1e-5,
 ) -> list[Value]:  # fmt: skip
-    axes = build.ints(range(axis_of(node, len(x.shape), -1), len(x.shape)))
+    axes = range(axis_of(node, len(x.shape), -1), len(x.shape))
     centered, mean, variance = _centered(build, build.cast(x, DType.from_onnx(stash_type)), axes)
-    inverse = build("Reciprocal", _deviation(build, variance, epsilon))
+    inverse = build("Reciprocal", build("Sqrt", build("Add", variance, epsilon)))
     normal = build.cast(build("Mul", centered, inverse), x.tensor.dtype)
     return [_scaled(build, normal, scale, bias), mean, inverse]
 
@@ -163,8 +160,8 @@ def instance_normalization(
     build: Builder, node: Node, x: Value, scale: Value, bias: Value, *, epsilon: float = 1e-5
 ) -> Value:
     rank = len(x.shape)
-    centered, _, variance = _centered(build, x, build.ints(range(2, rank)))
-    normal = build("Mul", centered, build("Reciprocal", _deviation(build, variance, epsilon)))
+    centered, _, variance = _centered(build, x, range(2, rank))
+    normal = build("Mul", centered, build("Reciprocal", build("Sqrt", build("Add", variance, epsilon))))
     return _scaled(build, normal, *(with_trailing_axes(build, vector, rank - 2) for vector in (scale, bias)))
 
 
@@ -202,7 +199,7 @@ def per_element(
     if node.attributes.pop("spatial", 1) or len(x.shape) < 3:
         return None
     _only_result(build, node)
-    normal = build("Div", build("Sub", x, mean), _deviation(build, variance, epsilon))
+    normal = build("Div", build("Sub", x, mean), build("Sqrt", build("Add", variance, epsilon)))
     return _scaled(build, normal, scale, bias)
 
 

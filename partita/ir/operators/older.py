@@ -79,4 +79,4 @@ def broadcast_by_axis(*names: str) -> None:
 def with_trailing_axes(build: Builder, value: Value, count: int) -> Value:
     """`value` with `count` axes of size 1 after its own."""
     rank = len(value.shape)
-    return build("Unsqueeze", value, build.ints(range(rank, rank + count))) if count > 0 else value
+    return build("Unsqueeze", value, range(rank, rank + count)) if count > 0 else value

@@ -75,7 +75,7 @@ def _activation(node: Node, given: str, *sources: Iterator[float]) -> Activation
 
 def _clipped(node: Node, build: Builder, x: Value) -> Value:
     limit = node.attributes.get("clip")
-    return x if limit is None else build("Clip", x, build.scalar(-limit, x), build.scalar(limit, x))
+    return x if limit is None else build("Clip", x, -limit, limit)
 
 
 # ---------------------------------------------------------------------- parts of weights
@@ -132,10 +132,8 @@ def lstm(build: Builder, node: Node) -> Sequence[Value]:
             total = inner("Add", inner("MatMul", hidden, weights[0]), x)
             i, o, f_, c = equal_parts(inner, total, 4)
             i = f(inner, seen(i, 0, memory))
-            if node.attributes.get("input_forget", 0):
-                forget = inner("Sub", inner.scalar(1, i), i)
-            else:
-                forget = f(inner, seen(f_, 2, memory))
+            is_tied = node.attributes.get("input_forget", 0)
+            forget = inner("Sub", 1, i) if is_tied else f(inner, seen(f_, 2, memory))
             fresh = g(inner, _clipped(node, inner, c))
             kept = inner("Add", inner("Mul", forget, memory), inner("Mul", i, fresh))
             o = f(inner, seen(o, 1, kept))
@@ -172,8 +170,7 @@ def gru(build: Builder, node: Node) -> Sequence[Value]:
             else:
                 total = inner("Add", late, inner("MatMul", inner("Mul", r, old), weights[1]))
             fresh = g(inner, _clipped(node, inner, total))
-            one = inner.scalar(1, z)
-            return (inner("Add", inner("Mul", inner("Sub", one, z), fresh), inner("Mul", z, old)),)
+            return (inner("Add", inner("Mul", inner("Sub", 1, z), fresh), inner("Mul", z, old)),)
 
         return Cell(1, weights, biases, step)
 
@@ -206,7 +203,7 @@ def _layer(build: Builder, node: Node, cell: MakeCell) -> Sequence[Value]:
     outputs: list[Value] = []
     for place, parts in enumerate(zip(*found, strict=True)):
         axis = 1 if place == 0 else 0
-        wide = [build("Unsqueeze", p, build.ints([axis])) for p in parts]
+        wide = [build("Unsqueeze", p, [axis]) for p in parts]
         joined = build("Concat", *wide, axis=axis) if len(wide) > 1 else wide[0]
         perm = (2, 0, 1, 3) if place == 0 else (1, 0, 2)
         outputs.append(build("Transpose", joined, perm=perm) if is_batch_first else joined)
@@ -235,9 +232,9 @@ def _direction(
     new = cell.step(inner, inner("Element", shared[1], place, domain=DOMAIN), old, weights)
     result = new[0]
     if lengths is not None:
-        is_running = inner("Unsqueeze", inner("Less", step, shared[-1]), inner.ints([1]))
+        is_running = inner("Unsqueeze", inner("Less", step, shared[-1]), [1])
         new = tuple(inner("Where", is_running, a, b) for a, b in zip(new, old, strict=True))
-        result = inner("Where", is_running, result, inner.scalar(0, result))
+        result = inner("Where", is_running, result, 0)
     body.set_outputs([again, *new, result])
     *last, all_steps = build.node(
         "Loop", outside[0], None, *states, *outside, outputs=1 + len(states), body=body, captures=len(outside)

@@ -91,18 +91,18 @@ def resize(
 ) -> Value:  # fmt: skip
     """Resizes the axes in turn; the results are the same as of all at once."""
     axes, given = _resized_axes(node), known(scales)
-    lengths = build("Gather", build("Shape", x), build.ints(axes))
+    lengths = build("Gather", build("Shape", x), axes)
     if sizes is not None and keep_aspect_ratio_policy != "stretch":  # one scale, which keeps the ratio of the sides
         ratios = build("Div", build.cast(sizes, FLOAT32), build.cast(lengths, FLOAT32))
         chosen = build("ReduceMin" if keep_aspect_ratio_policy == "not_larger" else "ReduceMax", ratios, keepdims=1)
-        scales = build("Expand", chosen, build.ints([len(axes)]))
+        scales = build("Expand", chosen, [len(axes)])
     targets: list[Dim] | None = None
     if given is not None or known(sizes) is not None:
         targets = _sizes(node)
         extents = vector_of(build, targets)
     elif scales is not None:
         wide = build("Mul", build.cast(lengths, FLOAT32), scales)
-        wide = wide if sizes is None else build("Add", wide, build.scalar(0.5, wide))
+        wide = wide if sizes is None else build("Add", wide, 0.5)
         extents = observe(build, build.cast(build("Floor", wide), INT64))
     else:
         extents = observe(build, node.operand(3))
@@ -114,7 +114,7 @@ def resize(
             continue
         scale = None if scales is None else build("Gather", scales, build.constant(place, INT64))
         span = _span(build, node, scale, x.shape[axis], place, extents)
-        extent = build("Gather", extents, build.ints([place]))
+        extent = build("Gather", extents, [place])
         x = build("ResizeAxis", x, extent, scale, span, roi if is_cropped else None,
                   domain=DOMAIN, axis=axis, place=place, **attributes)  # fmt: skip
     return x
@@ -131,9 +131,9 @@ def _span(build: Builder, node: Node, scale: Value | None, dim: Dim, place: int,
     factor = known(scale)
     if factor is not None:
         return build.ints([2 * math.ceil(np.float32(support) / np.float32(min(factor.item(), 1)))])
-    wide = build("Div", build.scalar(support, scale), build("Min", scale, build.scalar(1, scale)))
+    wide = build("Div", support, build("Min", scale, 1))
     count = build("Mul", build.cast(build("Ceil", wide), INT64), build.constant(2, INT64))
-    return observe(build, build("Unsqueeze", count, build.ints([0])))
+    return observe(build, build("Unsqueeze", count, [0]))
 
 
 @computes("ResizeAxis", domain=DOMAIN)

@@ -156,17 +156,17 @@ def roi_align(build: Builder, node: Node, *, sampling_ratio: int = 0) -> Value:
     points = build.ints([sampling_ratio] * 2)
     if not sampling_ratio:
         largest = _largest_bin(build, node, [1, 0], [3, 2], roi_align_type(node).dims[2:])
-        points = observe(build, build("Max", largest, build.ints([1, 1])))
+        points = observe(build, build("Max", largest, [1, 1]))
     return build("RoiAlign", *node.operands, points, domain=DOMAIN, **node.attributes)
 
 
 def _largest_bin(build: Builder, node: Node, low: Sequence[int], high: Sequence[int], bins: Sequence[int]) -> Value:
     """(height, width) of the largest bin of all regions in pixels, whose corners are the columns `low` and `high`."""
     rois = node.operand(1)
-    first, last = (build("Gather", rois, build.ints(columns), axis=1) for columns in (low, high))
-    sides = build("Mul", build("Sub", last, first), build.scalar(node.attributes.get("spatial_scale", 1.0), rois))
+    first, last = (build("Gather", rois, columns, axis=1) for columns in (low, high))
+    sides = build("Mul", build("Sub", last, first), node.attributes.get("spatial_scale", 1.0))
     steps = build("Ceil", build("Div", sides, build.constant(list(bins), rois.tensor.dtype)))
-    return build("ReduceMax", build.cast(steps, INT64), build.ints([0]), keepdims=0)
+    return build("ReduceMax", build.cast(steps, INT64), [0], keepdims=0)
 
 
 @computes("RoiAlign", domain=DOMAIN)
@@ -208,7 +208,7 @@ def roi_align_points(
 def max_roi_pool(build: Builder, node: Node, x: Value, rois: Value) -> Value:
     """How many pixels a bin may have depends on the regions: room for the largest."""
     largest = _largest_bin(build, node, [2, 1], [4, 3], node.attributes["pooled_shape"])
-    room = build("Add", build("Max", largest, build.ints([0, 0])), build.ints([4, 4]))
+    room = build("Add", build("Max", largest, [0, 0]), [4, 4])
     window = observe(build, build("Min", room, build("Shape", x, start=2)))
     return build("MaxRoiPool", x, rois, window, domain=DOMAIN, **node.attributes)
 

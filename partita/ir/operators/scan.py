@@ -41,12 +41,12 @@ def capture(body: Graph, values: Sequence[Value]) -> list[Value]:
 
 def place_of(build: Builder, step: Value, length: Value, is_backward: bool) -> Value:
     """The element that a step looks at."""
-    return build("Sub", build("Sub", length, build.scalar(1, length)), step) if is_backward else step
+    return build("Sub", build("Sub", length, 1), step) if is_backward else step
 
 
 def backward(build: Builder, value: Value, axis: int = 0) -> Value:
     """`value` with the elements of one axis in reverse."""
-    return build("Slice", value, *(build.ints([n]) for n in (-1, FIRST, axis, -1)))
+    return build("Slice", value, [-1], [FIRST], [axis], [-1])
 
 
 def length_of(build: Builder, value: Value, axis: int) -> Value:
@@ -135,7 +135,7 @@ def over_batches(build: Builder, node: Node) -> None:
     }
     if directions:
         attributes["scan_input_directions"] = directions
-    names = further + [batch.unique_name(output.name) for output in node.outputs]
+    names = further + batch.unique_names(output.name for output in node.outputs)
     scan = batch.add_node("Scan", inner, attributes, outputs=names, name=node.name, version=9)
     batch.set_outputs(scan.outputs[len(further) :])
     build.graph.set_inputs(node, [*scanned, *outside])

@@ -60,7 +60,7 @@ def dft(build: Builder, node: Node, x: Value, *, inverse: int = 0, onesided: int
         state = build("Div", state, build.cast(count, DOUBLE))
     if onesided:
         ends = vector_of(build, [node.output.shape[axis], node.output.shape[-1]])
-        state = build("Slice", state, build.ints([0, 0]), ends, build.ints([axis, len(x.shape) - 1]))
+        state = build("Slice", state, [0, 0], ends, [axis, len(x.shape) - 1])
     return build.cast(state, x.tensor.dtype)
 
 
@@ -74,13 +74,13 @@ def dft_of_data(build: Builder, node: Node, x: Value, length: Value | None, axis
     lines = _seen_as(build, x, around(build, signal, place))
     result = build("DFT", lines, length, build.constant(1, INT64), **node.attributes)
     points = build("Shape", result, start=1, end=2)
-    is_changed = build("Equal", build.ints(range(rank - 1)), place)
+    is_changed = build("Equal", range(rank - 1), place)
     return _seen_as(build, result, build("Where", is_changed, points, signal))
 
 
 def _seen_as(build: Builder, signal: Value, sizes: Value) -> Value:
     """A signal under another shape, but for the axis of its parts."""
-    shape = build("Concat", observe(build, sizes), build.ints([signal.shape[-1]]), axis=0)
+    shape = build("Concat", observe(build, sizes), [signal.shape[-1]], axis=0)
     return build("Reshape", signal, shape, allowzero=1)
 
 
@@ -99,10 +99,10 @@ def _factors(length: Dim) -> list[int]:
 
 def _roots(build: Builder, length: Dim, sign: float) -> Value:
     """`exp(sign * 2 pi i k / length)` for every k: [2, length]."""
-    limit = build("Reshape", vector_of(build, [length]), build.ints([]))
+    limit = build("Reshape", vector_of(build, [length]), [])
     places = build("Range", build.constant(0, INT64), limit, build.constant(1, INT64))
     turn = build("Div", build.cast(places, DOUBLE), build.cast(limit, DOUBLE))
-    angle = build("Unsqueeze", build("Mul", turn, build.scalar(sign * 2 * math.pi, turn)), build.ints([0]))
+    angle = build("Unsqueeze", build("Mul", turn, sign * 2 * math.pi), [0])
     return build("Concat", build("Cos", angle), build("Sin", angle), axis=0)
 
 

@@ -43,13 +43,9 @@ def regularized(build: Builder, node: Node, x: Value, gradient: Value) -> Value:
     return build("Add", build.affine(x, node.attributes.get("norm_coefficient", 0.0)), gradient)
 
 
-def is_first(build: Builder, count: Value) -> Value:
-    return build("LessOrEqual", count, build.scalar(0, count))
-
-
 def spread(build: Builder, node: Node, squares: Value) -> Value:
     """What a step is divided by: the usual size of gradients."""
-    return build("Add", build("Sqrt", squares), build.scalar(node.attributes.get("epsilon", 1e-6), squares))
+    return build("Add", build("Sqrt", squares), node.attributes.get("epsilon", 1e-6))
 
 
 @trains("Momentum", moments=1)
@@ -58,7 +54,7 @@ def momentum(
 ) -> list[Value]:
     slope, alpha = regularized(build, node, x, gradient), node.attributes["alpha"]
     # The first gradient counts in full.
-    share = build("Where", is_first(build, count), build.scalar(1, x), build.scalar(node.attributes["beta"], x))
+    share = build("Where", build("LessOrEqual", count, 0), build.scalar(1, x), build.scalar(node.attributes["beta"], x))
     new = build("Add", build.affine(velocity, alpha), build("Mul", share, slope))
     is_nesterov = node.attributes["mode"] == "nesterov"
     move = build("Add", slope, build.affine(new, alpha)) if is_nesterov else new
@@ -81,9 +77,9 @@ def adam(
 def adjusted(build: Builder, rate: Value, count: Value, alpha: float, beta: float) -> Value:
     """The rate, corrected for moments that start from 0; none at the first step, as there is nothing to correct."""
     steps = build.cast(count, DType.FLOAT64)  # beta is near 1: its powers want the digits
-    rests = [_complement(build, build("Pow", build.scalar(base, steps), steps)) for base in (beta, alpha)]
+    rests = [build("Sub", 1, build("Pow", base, steps)) for base in (beta, alpha)]
     factor = build.cast(build("Div", build("Sqrt", rests[0]), rests[1]), rate.tensor.dtype)
-    return build("Where", is_first(build, count), rate, build("Mul", rate, factor))
+    return build("Where", build("LessOrEqual", count, 0), rate, build("Mul", rate, factor))
 
 
 @trains("Adagrad", moments=1)
@@ -151,26 +147,17 @@ def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
         axes.append(axis)
     if not axes:
         return term
-    total = build("ReduceSum", term, build.ints(axes), keepdims=1)
-    return build("Squeeze", total, build.ints(range(extra))) if extra else total
+    total = build("ReduceSum", term, axes, keepdims=1)
+    return build("Squeeze", total, range(extra)) if extra else total
 
 
 def _times(build: Builder, *factors: Value) -> Value:
     return functools.reduce(functools.partial(build, "Mul"), factors)
 
 
-def _complement(build: Builder, x: Value) -> Value:
-    return build("Sub", build.scalar(1, x), x)
-
-
 def _div(build: Builder, node: Node, g: Value) -> list[Value]:
     first = build("Div", g, node.operand(1))
     return [first, build("Neg", _times(build, first, node.output))]
-
-
-def _relu(build: Builder, node: Node, g: Value) -> list[Value]:
-    zero = build.scalar(0, g)
-    return [build("Where", build("Greater", node.operand(0), zero), g, zero)]
 
 
 def _mat_mul(build: Builder, node: Node, g: Value) -> list[Value]:
@@ -202,7 +189,7 @@ def _reduce(build: Builder, node: Node, g: Value) -> list[Value | None]:
     """Every element gets the gradient of its sum; of a mean, its share."""
     x, axes = node.operand(0), node.input(1)
     if not node.attributes.get("keepdims", 1):
-        g = build("Unsqueeze", g, build.ints(range(len(x.shape))) if axes is None else axes)
+        g = build("Unsqueeze", g, range(len(x.shape)) if axes is None else axes)
     result = build("Expand", g, build("Shape", x))
     if node.op_type == "ReduceMean" and isinstance(node.output.type, TensorType):
         counts = (build.cast(build("Size", value), g.tensor.dtype) for value in (node.output, x))
@@ -223,9 +210,9 @@ RULES: dict[str, Rule] = {
     "Exp": lambda build, node, g: [_times(build, g, node.output)],
     "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
     "Sqrt": lambda build, node, g: [build("Div", build.affine(g, 0.5), node.output)],
-    "Tanh": lambda build, node, g: [_times(build, g, _complement(build, _times(build, node.output, node.output)))],
-    "Sigmoid": lambda build, node, g: [_times(build, g, node.output, _complement(build, node.output))],
-    "Relu": _relu,
+    "Tanh": lambda build, node, g: [_times(build, g, build("Sub", 1, _times(build, node.output, node.output)))],
+    "Sigmoid": lambda build, node, g: [_times(build, g, node.output, build("Sub", 1, node.output))],
+    "Relu": lambda build, node, g: [build("Where", build("Greater", node.operand(0), 0), g, 0)],
     "MatMul": _mat_mul,
     "Transpose": _transpose,
     **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),

@@ -136,10 +136,10 @@ def transposed_sums(node: Node, x: Value, w: Value, *, group: int = 1) -> Comput
 
 def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:
     """The weights with zeros between them along one axis."""
-    apart = build("Unsqueeze", w, build.ints([place + 1]))
-    zeros = build("Pad", apart, build.ints([0, axis.dilation - 1]), None, build.ints([place + 1]))
-    joined = build("Reshape", zeros, build.ints(put(w.shape, place, -1)))
-    return build("Slice", joined, build.ints([0]), build.ints([1 - axis.dilation]), build.ints([place]))
+    apart = build("Unsqueeze", w, [place + 1])
+    zeros = build("Pad", apart, [0, axis.dilation - 1], None, [place + 1])
+    joined = build("Reshape", zeros, put(w.shape, place, -1))
+    return build("Slice", joined, [0], [1 - axis.dilation], [place])
 
 
 def _by_phase(build: Builder, w: Value, group: int, strides: Sequence[int], taps: Sequence[int]) -> Value:
@@ -147,13 +147,13 @@ def _by_phase(build: Builder, w: Value, group: int, strides: Sequence[int], taps
     rank, (channels, outputs) = len(strides), w.shape[:2]
     room = [tap * stride - size for tap, stride, size in zip(taps, strides, w.shape[2:], strict=True)]
     if any(room):
-        w = build("Pad", w, build.ints([0] * (rank + 4) + room))
+        w = build("Pad", w, [0] * (rank + 4) + room)
     split = [size for pair in zip(taps, strides, strict=True) for size in pair]
-    parts = build("Reshape", w, build.ints([group, channels // group, outputs, *split]))
+    parts = build("Reshape", w, [group, channels // group, outputs, *split])
     turned = build("Transpose", parts, perm=(0, 2, *range(4, 4 + 2 * rank, 2), 1, *range(3, 3 + 2 * rank, 2)))
     for axis, tap in enumerate(taps, start=3 + rank):
         turned = backward(build, turned, axis) if tap > 1 else turned
-    return build("Reshape", turned, build.ints([group * outputs * math.prod(strides), channels // group, *taps]))
+    return build("Reshape", turned, [group * outputs * math.prod(strides), channels // group, *taps])
 
 
 @computes("Interleave", domain=DOMAIN)
