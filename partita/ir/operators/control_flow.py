@@ -69,8 +69,7 @@ def enter(node: Node) -> None:
         if node.op_type in ("If", "Loop", "Scan") and len(kinds) != len(own):
             raise ShapeError(f"{node.describe()}: its body takes {len(own)} inputs, but gets {len(kinds)}")
         for inner, kind in zip(own, kinds, strict=False):
-            if kind is not None:
-                inner.type = kind
+            inner.type = inner.type if kind is None else kind
         for inner, outer in zip(body.inputs[len(own) :], outside, strict=True):
             inner.type, inner.known = outer.type, known(outer) if _is_small(outer) else None
             inner.parameter = outer.parameter  # so that looking at it, for an axis or a shape, bakes it
@@ -81,30 +80,26 @@ def _is_small(value: Value) -> bool:
 
 
 def _own_types(node: Node) -> Sequence[Type | None]:
-    operands = plain(node)
     if node.op_type == "Loop":
         scalars = [TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())]
-        return [*scalars, *(value.type if value is not None else None for value in operands[2:])]
+        return [*scalars, *(value.type if value is not None else None for value in plain(node)[2:])]
     if node.op_type == "Scan":
-        count = node.attributes["num_scan_inputs"]
-        states = [value.type for value in operands[: len(operands) - count] if value is not None]
-        return [*states, *(_element_type(node, n) for n in range(count))]
+        scanned = _scanned(node)
+        states = [value.type for value in plain(node)[: len(plain(node)) - len(scanned)] if value is not None]
+        elements = ((x.tensor.dtype, (*x.shape[:axis], *x.shape[axis + 1 :])) for x, axis in scanned)
+        return [*states, *(TensorType(dtype, shape) for dtype, shape in elements)]
     return []
 
 
-def _scan_input(node: Node, position: int) -> tuple[Value, int]:
-    """The `position`-th scanned operand and its scanned axis."""
+def _scanned(node: Node) -> list[tuple[Value, int]]:
+    """The operands of a Scan that are scanned, and along which axes."""
     count = node.attributes["num_scan_inputs"]
-    operands = plain(node)
-    value = operands[len(operands) - count + position]
-    assert value is not None
+    operands = [value for value in plain(node) if value is not None]
     axes = node.attributes.get("scan_input_axes", (0,) * count)
-    return value, normalized_axis(node, axes[position], len(value.shape))
-
-
-def _element_type(node: Node, position: int) -> Type:
-    value, axis = _scan_input(node, position)
-    return TensorType(value.tensor.dtype, tuple(d for n, d in enumerate(value.shape) if n != axis))
+    return [
+        (x, normalized_axis(node, axis, len(x.shape)))
+        for x, axis in zip(operands[len(operands) - count :], axes, strict=True)
+    ]
 
 
 def _joined(first: Type, second: Type, name: str) -> Type:
@@ -154,33 +149,31 @@ def branches(node: Node) -> list[Type]:
     return [_joined(a, b, v.name) for a, b, v in zip(chosen, other, node.outputs, strict=True)]
 
 
-def _carried(node: Node, body: Graph, first: int, skipped: int, count: int) -> list[Type]:
-    """Types of the body's outputs, after its carried inputs (`count` of them from `first`) were made wide enough for
-    what the body itself puts into them (its outputs after `skipped`)."""
-    found = _infer_body(body)
-    for _ in range(16):
-        stable = True
-        for inner, made in zip(body.inputs[first : first + count], found[skipped:], strict=False):
-            wide = _joined(inner.type, made, inner.name)
-            if wide != inner.type:
-                inner.type, stable = wide, False
-        if stable:
-            break
-        found = _infer_body(body, trust=False)
-    return found
-
-
-@infers("Loop")
-def loop(node: Node) -> list[Type]:
+@infers("Loop", "Scan")
+def repeated(node: Node) -> list[Type]:
+    """What is carried at the end, then what all steps give, beside each other."""
     enter(node)
     body: Graph = node.attributes["body"]
-    count = max(len(plain(node)) - 2, 0)
-    if len(body.outputs) != len(node.outputs) + 1 or len(node.outputs) < count:
+    scanned = _scanned(node) if node.op_type == "Scan" else []
+    first, skipped = (
+        (2, 1) if node.op_type == "Loop" else (0, 0)
+    )  # before what is carried, among the body's inputs and outputs
+    count = max(len(plain(node)) - first - len(scanned), 0)
+    if len(body.outputs) != len(node.outputs) + skipped or len(node.outputs) < count:
         raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
-    found = _carried(node, body, 2, 1, count)
-    trips = _trip_count(node, body)
-    final = [_final(inner.type, made) for inner, made in zip(body.inputs[2 : 2 + count], found[1:], strict=False)]
-    return [*final, *(_stacked(_outside(kind, node), trips, 0) for kind in found[1 + count :])]
+    found, carried = _infer_body(body), body.inputs[first : first + count]
+    for _ in range(16):  # until what is carried is wide enough for what the body itself puts into it
+        wide = [_joined(inner.type, made, inner.name) for inner, made in zip(carried, found[skipped:], strict=False)]
+        if wide == [inner.type for inner in carried]:
+            break
+        for inner, kind in zip(carried, wide, strict=True):
+            inner.type = kind
+        found = _infer_body(body, trust=False)
+    steps = _trip_count(node, body) if node.op_type == "Loop" else scanned[0][0].shape[scanned[0][1]]
+    final = [_final(inner.type, made) for inner, made in zip(carried, found[skipped:], strict=False)]
+    stacked = found[skipped + count :]
+    axes = node.attributes.get("scan_output_axes", (0,) * len(stacked))
+    return [*final, *(_stacked(_outside(kind, node), steps, at) for kind, at in zip(stacked, axes, strict=True))]
 
 
 def _final(carried: Type, made: Type) -> Type:
@@ -221,22 +214,3 @@ def _stacked(kind: Type, size: Dim | None, axis: int) -> Type:
         return kind
     axis = axis % (len(kind.shape) + 1)
     return TensorType(kind.dtype, (*kind.shape[:axis], size, *kind.shape[axis:]))
-
-
-@infers("Scan")
-def scan(node: Node) -> list[Type]:
-    enter(node)
-    body: Graph = node.attributes["body"]
-    scanned = node.attributes["num_scan_inputs"]
-    count = len(plain(node)) - scanned
-    if len(body.outputs) != len(node.outputs) or len(node.outputs) < count:
-        raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
-    found = _carried(node, body, 0, 0, count)
-    value, axis = _scan_input(node, 0)
-    stacked = len(node.outputs) - count
-    axes = node.attributes.get("scan_output_axes", (0,) * stacked)
-    final = [inner.type for inner in body.inputs[:count]]
-    return [
-        *final,
-        *(_stacked(_outside(kind, node), value.shape[axis], at) for kind, at in zip(found[count:], axes, strict=True)),
-    ]
