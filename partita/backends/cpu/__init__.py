@@ -8,6 +8,7 @@ from partita.backends.base import Accept, Backend, Claim, Reject
 from partita.backends.cpu import kernels, lower
 from partita.backends.cpu.emit import emit_module
 from partita.backends.cpu.kernel import body_of, members
+from partita.backends.cpu.rows import rows_of
 from partita.backends.cpu.target import target_of
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -38,8 +39,11 @@ class CpuBackend(Backend):
         return {0: 0} if is_view(node) else {}
 
     def in_place(self, node: Node) -> Mapping[int, int]:
-        """A kernel of loops may write over an operand that it reads at its own indices only."""
+        """A kernel of loops may write over an operand that it reads at its own indices only; one of rows may have
+        written to its output before."""
         if is_view(node) or is_control(node) or has_lists(node) or kernels.is_kernel(members(node)[0]):
+            return {}
+        if rows_of(node) is not None:
             return {}
         body = body_of(node)
         values = list(node.operands)

@@ -76,8 +76,9 @@ def rows_of(node: Node) -> Rows | None:
 
 @dataclass(slots=True)
 class _Stage:
-    """One statement per row (`is_full` off) or one loop over the row (on), giving `value`. `local` names the C variable
-    or array that holds it for the stages after it; None where only its output does."""
+    """One statement per row (`is_full` off) or one loop over the row (on), giving `value`, or something else that its
+    memory holds until then. `local` names the C variable or array that holds it for the stages after it; None where it
+    is read from the output, or not at all."""
 
     value: Value
     body: Expr
@@ -138,22 +139,30 @@ class RowKernel:
         body = _localized(substitute(at(computation, indices), self.inlined))
         is_output = value in self.writer.outputs
         uses = len(body_of(self.node).uses(value))  # type: ignore[union-attr]
-        if is_full and not is_output and (uses < 2 or is_cheap(body) or not self._fits_stack()):
+        kept = is_full and not is_output and uses > 1 and not is_cheap(body)
+        target = value if is_output else self._spare(value) if kept and not self._fits_stack() else None
+        if is_full and target is None and not (kept and self._fits_stack()):
             self.inlined[value] = Computation(tuple(self.axes), body)
             return
         local: Value | None = None
         if not is_full:
             local = Value(value.name, TensorType(value.tensor.dtype, ()))
             self.inlined[value] = Computation(tuple(self.axes), Load(local, (), value.tensor.dtype))
-        elif is_output and uses:
+        elif target is not None:
             place = tuple(Index(axis) for axis in self.axes)
-            self.inlined[value] = Computation(tuple(self.axes), Load(value, place, value.tensor.dtype))
-        elif uses:
+            self.inlined[value] = Computation(tuple(self.axes), Load(target, place, value.tensor.dtype))
+        else:
             extents = tuple(axis.extent for axis in self.inner)
             local = Value(value.name, TensorType(value.tensor.dtype, extents))
             place = tuple(Index(axis) for axis in self.inner)
             self.inlined[value] = Computation(tuple(self.axes), Load(local, place, value.tensor.dtype))
-        self.stages.append(_Stage(value, body, is_full, local))
+        self.stages.append(_Stage(target or value, body, is_full, local))
+
+    def _spare(self, value: Value) -> Value | None:
+        """The group's last result, if it is like `value` and may hold it for as long as it is read."""
+        last = members(self.node)[-1].output
+        is_free = all(stage.value is not last for stage in self.stages) and last in self.writer.outputs
+        return last if is_free and last.type == value.type else None
 
     def _is_row(self, computation: Computation) -> bool:
         """Whether a result has one element per row although the row has one element."""
@@ -175,8 +184,7 @@ class RowKernel:
     # ------------------------------------------------------------------ several rows together
 
     def _are_short(self, loops: list[Axis]) -> bool:
-        extent = dims.product(axis.extent for axis in self.inner)
-        return len(loops) == 1 and dims.is_static(extent) and int(extent) * TOGETHER <= ROW_LIMIT
+        return len(loops) == 1 and typical_product(self.inner) * TOGETHER <= ROW_LIMIT
 
     def _groups(self) -> list[list[_Stage]]:
         """The stages, in groups: one that reads what a reduction gives does not join the reduction's group."""
