@@ -55,14 +55,15 @@ class ProductKernel:
         writer.printer.locals[self.sum] = "cell[c]"
         own = compute(self.kernel.output.shape, lambda *i: Load(self.sum, (), DType.FLOAT32))
         self.value, self.result = with_epilogue(node, own)
-        self.depth, self.panels, self.block = self._packed_shape()
+        self.depth, self.panels, self.block = self._packed_shape()  # K may be known at run time only
+        self.deep = writer.size(self.depth)
         self.columns = int(self.kernel.output.shape[-1])
         self.width = self.panels * self.block
         self.batch: Sequence[Axis] = ()
         self.rows = dims.product(self.kernel.output.shape[:-1])
         writer.blocks.add(self.block)
 
-    def _packed_shape(self) -> tuple[int, int, int]:
+    def _packed_shape(self) -> tuple[dims.Dim, int, int]:
         """Depth K, blocks in a panel, columns in a block."""
         depth, panels, block = (int(dim) for dim in self.kernel.operand(1).shape[1:])
         return depth, panels, block
@@ -73,7 +74,7 @@ class ProductKernel:
 
     def weights(self, panel: str) -> str:
         """Where a panel of the packed right matrix of a step begins."""
-        return f"{self.writer.pointer(self.kernel.operand(1))} + {panel} * {self.depth * self.width}"
+        return f"{self.writer.pointer(self.kernel.operand(1))} + {panel} * {self.writer.size(self.depth * self.width)}"
 
     def write(self) -> Kernel:
         writer = self.writer
@@ -81,7 +82,9 @@ class ProductKernel:
         tiles, together = dims.ceil_div(self.rows, pixels), self._tiles_together(pixels)
         groups = Axis("group", dims.ceil_div(tiles, together))
         panel, tile = Axis("panel", block_count(self.columns, self.width)), Axis("tile", together)
-        scope = writer.open_steps([*self.batch, groups, panel, tile], pixels * self.width * self.depth / PRODUCTS)
+        scope = writer.open_steps(
+            [*self.batch, groups, panel, tile], pixels * self.width * dims.typical(self.depth) / PRODUCTS
+        )
         names = writer.printer.axis_names
         scope.write(f"const int64_t first = ({names[groups]} * {together} + {names[tile]}) * {pixels};")
         if not dims.same(groups.extent * together, tiles):
@@ -93,20 +96,22 @@ class ProductKernel:
 
     def write_tile(self, scope: Scope, pixels: int, panel: str, tile: str, together: int) -> None:
         """Sums and stores the rows from `first` on, in one panel of columns; `together` tiles read it in turn."""
-        step = math.gcd(self.depth, self.block)
+        is_known = dims.is_static(self.depth)
+        step = math.gcd(int(self.depth), self.block) if is_known else 1
         scope.write(f"const int64_t left = {self.writer.size(self.rows)} - first;")
         scope.write(f"const int64_t rows = left < {pixels} ? left : {pixels};")
-        scope.write(f"const float *source = {self.left()} + first * {self.depth};")
+        scope.write(f"const float *source = {self.left()} + first * {self.deep};")
         scope.write(f"const float *weights = {self.weights(panel)};")
-        fields = f"{self.depth // step}, {step}, 0, 0, {self.width}, {self.block}"
+        blocks = self.writer.size(dims.floor_div(self.depth, step))
+        fields = f"{blocks}, {step}, {0 if is_known else self.deep}, 0, {self.width}, {self.block}"
         scope.write(f"const partita_window window = {{{fields}}};")
         scope.write(f"float sums[{pixels * self.width}] __attribute__((aligned(64)));")
-        self._write_sums(scope, Tile(pixels, self.panels, step, self.depth), tile, together)
+        self._write_sums(scope, Tile(pixels, self.panels, step, int(self.depth) if is_known else None), tile, together)
         self.write_store(scope, f"{panel} * {self.width}")
 
     def _tiles_together(self, pixels: int) -> int:
         """Tiles that go through all panels before the next ones: their rows stay in the cache meanwhile."""
-        most = max(CACHED_PANEL // (self.depth * pixels), FEW_TILES)
+        most = max(CACHED_PANEL // (dims.typical(self.depth) * pixels), FEW_TILES)
         tiles = dims.ceil_div(self.rows, pixels)
         return -(-int(tiles) // -(-int(tiles) // most)) if dims.is_static(tiles) and tiles else most
 
@@ -118,7 +123,7 @@ class ProductKernel:
 
         def call(rows: int, done: str = "") -> str:
             function = tile_function(self.writer, replace(tile, pixels=rows), ahead)
-            source, sums = (f" + {done} * {self.depth}", f" + {done} * {self.width}") if done else ("", "")
+            source, sums = (f" + {done} * {self.deep}", f" + {done} * {self.width}") if done else ("", "")
             return f"{function}(&window, source{source}, weights, next, sums{sums});"
 
         scope.write(f"if (rows == {pixels})")
@@ -141,7 +146,7 @@ class ProductKernel:
         scope.write("}")
 
     def ahead(self, tile: Tile, together: int) -> Ahead:
-        return weights_ahead(tile, self.block, self.depth * self.width, together)
+        return weights_ahead(tile, self.block, dims.typical(self.depth) * self.width, together)
 
     def tile_rows(self, rows: dims.Dim) -> int:
         """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
@@ -181,21 +186,22 @@ class ProductKernel:
 
 
 def is_product(node: Node) -> bool:
-    """Whether a node is a product of matrices of known depth and columns that a run makes both."""
+    """Whether a node is a product of matrices that a run makes both, the right one of as many columns as is known."""
     if node.domain or node.op_type != "MatMul" or node.output.tensor.dtype is not DType.FLOAT32:
         return False
     a, b = node.operand(0), node.operand(1)
-    if min(len(a.shape), len(b.shape)) < 2 or not all(dims.is_static(dim) and dim > 0 for dim in b.shape[-2:]):
+    if min(len(a.shape), len(b.shape)) < 2 or not dims.is_static(b.shape[-1]):
         return False
     rows = a.shape[-2]
-    return not (dims.is_static(rows) and rows < FEW) and not dims.same(dims.product(node.output.shape), 0)
+    is_empty = any(dims.same(dims.product(value.shape), 0) for value in (b, node.output))
+    return not (dims.is_static(rows) and rows < FEW) and not is_empty
 
 
 def workspace(node: Node) -> dims.Dim:
     """Bytes of packed right matrices, for the widest panels: of one panel, or of all matrices."""
     *lead, depth, columns = node.operand(1).shape
     if is_by_matrix(node):
-        return int(depth) * WIDEST * 4
+        return depth * WIDEST * 4
     return dims.product([*lead, depth, block_count(int(columns), WIDEST) * WIDEST]) * 4
 
 
@@ -214,10 +220,10 @@ class RunTimeProductKernel(ProductKernel):
         self.rows = self.kernel.output.shape[-2]
         self.is_by_matrix = is_by_matrix(self.kernel)
 
-    def _packed_shape(self) -> tuple[int, int, int]:
+    def _packed_shape(self) -> tuple[dims.Dim, int, int]:
         *_, depth, columns = self.kernel.operand(1).shape
         block = self.writer.target.block
-        return int(depth), min(2, block_count(int(columns), block)), block
+        return depth, min(2, block_count(int(columns), block)), block
 
     def left(self) -> str:
         return super().left() + self._offset(self.kernel.operand(0), 1)
@@ -228,7 +234,7 @@ class RunTimeProductKernel(ProductKernel):
         columns = self.kernel.operand(1).shape[-1]
         packed = block_count(self.columns, self.width) * self.width
         offset = self._offset(self.kernel.operand(1), columns, packed)
-        return f"(const float *)shared{offset} + {panel} * {self.depth * self.width}"
+        return f"(const float *)shared{offset} + {panel} * {self.writer.size(self.depth * self.width)}"
 
     def ahead(self, tile: Tile, together: int) -> Ahead:
         return Ahead()  # they were just packed
@@ -240,11 +246,11 @@ class RunTimeProductKernel(ProductKernel):
         writer.uses_shared = True
         count = block_count(self.columns, self.width)
         matrix, panel = Axis("matrix", dims.product(b.shape[:-2])), Axis("panel", count)
-        scope = writer.open_steps([matrix, panel], self.depth * self.width / COPIES)
+        scope = writer.open_steps([matrix, panel], dims.typical(self.depth) * self.width / COPIES)
         names = writer.printer.axis_names
-        step = f"({names[matrix]} * {count} + {names[panel]}) * {self.depth * self.width}"
+        step = f"({names[matrix]} * {count} + {names[panel]}) * {writer.size(self.depth * self.width)}"
         scope.write(f"float *packed = (float *)shared + {step};")
-        self._write_packing(scope, f" + {names[matrix]} * {self.depth * self.columns}", names[panel])
+        self._write_packing(scope, f" + {names[matrix]} * {writer.size(self.depth * self.columns)}", names[panel])
         writer.close_steps()
         return super().write()
 
@@ -253,7 +259,7 @@ class RunTimeProductKernel(ProductKernel):
         writer, pixels = self.writer, self.tile_rows(self.rows)
         writer.uses_workspace = True
         tiles = dims.ceil_div(self.rows, pixels)
-        products = dims.typical(self.rows) * self.columns * self.depth
+        products = dims.typical(self.rows) * self.columns * dims.typical(self.depth)
         scope = writer.open_steps(self.batch, products / PRODUCTS)
         scope.write(f"for (int64_t panel = 0; panel < {block_count(self.columns, self.width)}; ++panel) {{")
         inner = scope.inner()
@@ -277,7 +283,7 @@ class RunTimeProductKernel(ProductKernel):
         else:
             scope.write(f"const int64_t packed_width = {columns} - {panel} * {width};")
             value = f"c < packed_width ? right[k * {columns} + c] : 0.0f"
-        scope.write(f"for (int64_t k = 0; k < {self.depth}; ++k)")
+        scope.write(f"for (int64_t k = 0; k < {self.deep}; ++k)")
         scope.write(f"    for (int64_t c = 0; c < {width}; ++c)")
         scope.write(f"        packed[k * {width} + c] = {value};")
 

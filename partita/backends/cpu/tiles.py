@@ -16,12 +16,13 @@ CACHED_PANEL = 100_000  # weights that stay in a cache until the next tile reads
 @dataclass(frozen=True, slots=True)
 class Tile:
     """The constants of a register tile: `pixels` neighbours of `panels` blocks of output channels, `depth` channels of
-    a block of the input, `stride` elements between the windows of neighbours, and the window's rows and columns."""
+    a block of the input, `stride` elements between the windows of neighbours, and the window's rows and columns. Of
+    one row and column, the stride may be None: the `row_stride` of the window then, which no row needs."""
 
     pixels: int
     panels: int
     depth: int
-    stride: int
+    stride: int | None
     rows: int = 1
     columns: int = 1
 
@@ -62,8 +63,11 @@ def tile_function(
     """The name of a register tile; its function is shared by all kernels of a file. One whose sums `is_short` becomes a
     part of its kernel, so that they need not go through memory. One that `gathers` takes, as its last argument, where
     the blocks of input channels begin."""
-    constants = [tile.pixels, tile.panels, tile.depth, tile.stride, tile.rows, tile.columns, ahead.lines, int(is_short)]
-    name = f"tile_{tile.pixels}x{tile.panels}_{tile.depth}_{tile.stride}_{tile.rows}x{tile.columns}_{ahead.lines}"
+    stride = "window->row_stride" if tile.stride is None else tile.stride
+    constants = [tile.pixels, tile.panels, tile.depth, stride, tile.rows, tile.columns, ahead.lines, int(is_short)]
+    name = (
+        f"tile_{tile.pixels}x{tile.panels}_{tile.depth}_{tile.stride or 'n'}_{tile.rows}x{tile.columns}_{ahead.lines}"
+    )
     name += "_short" * is_short + "_gathered" * gathers
     storage = "inline __attribute__((always_inline))" if is_short else "__attribute__((noinline))"
     places = ", const int64_t *places" if gathers else ""

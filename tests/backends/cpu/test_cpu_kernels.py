@@ -192,3 +192,38 @@ def test_product_with_any_number_of_rows(columns, depth):
     for rows in (*range(1, 60), 113):
         x = array(rows, depth, seed=rows)
         np.testing.assert_allclose(module.run({"x": x})["y"], x @ w, rtol=1e-4, atol=1e-4)
+
+
+def compiled(text: str) -> partita.MetadataModule:
+    opsets = [onnx.helper.make_opsetid("", 21)]
+    return partita.compile(onnx.helper.make_model(onnx.parser.parse_graph(text), opset_imports=opsets))
+
+
+@pytest.mark.parametrize(("lead", "columns"), [("", 33), ("2, 3, ", 40), ("1, 12, ", 32)])
+def test_product_of_any_depth(lead, columns):
+    module = compiled(f"""g (float[{lead}M, K] x, float[{lead}K, {columns}] w, float[{columns}] b)
+        => (float[{lead}M, {columns}] y) {{ c = MatMul (x, w) s = Add (c, b) y = Relu (s) }}""")
+    sizes = [int(size) for size in lead.split(", ") if size]
+    for rows in (1, 4, 13, 29):
+        for depth in (0, 1, 5, 16, 17, 129, 513, 1200):
+            x, w = array(*sizes, rows, depth), array(*sizes, depth, columns, seed=1)
+            b = array(columns, seed=2)
+            wanted = np.maximum(x.astype(np.float64) @ w + b, 0)
+            np.testing.assert_allclose(module.run({"x": x, "w": w, "b": b})["y"], wanted, rtol=1e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("body", ["y = Softmax (x)", "y = LogSoftmax (x)", "s = Softmax (x) y = Add (s, r)"])
+@pytest.mark.parametrize("columns", ["n", "1500", "5000"])
+def test_rows_of_any_length(body, columns):
+    """Short rows are taken together; what long ones keep, and those of unknown length, is in the output."""
+    module = compiled(f"g (float[m, {columns}] x, float[m, {columns}] r) => (float[m, {columns}] y) {{ {body} }}")
+    for rows in (1, 3, 4, 9):
+        for size in (1, 2, 16, 17, 130, 3000) if columns == "n" else (int(columns),):
+            x, r = array(rows, size) * 9, array(rows, size, seed=1)
+            x[-1, 0] = -np.inf if size > 1 else x[-1, 0]
+            e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+            wanted = e / e.sum(1, keepdims=True) + (r if "r)" in body else 0)
+            if "Log" in body:
+                with np.errstate(divide="ignore"):
+                    wanted = x - x.max(1, keepdims=True) - np.log(e.sum(1, keepdims=True))
+            np.testing.assert_allclose(module.run({"x": x, "r": r})["y"], wanted, rtol=1e-5, atol=1e-5)

@@ -43,8 +43,8 @@ typedef struct partita_window {
  * PARTITA_CHUNK (`is_short`). Weights are [blocks][rows][columns][depth][panels][PARTITA_BLOCK]. Blocks of input channels
  * begin at `places` of x or, where these are NULL, lie one after the other. */
 static inline __attribute__((always_inline)) void partita_tile(
-    const int pixels, const int panels, const int depth, const int stride, const int rows, const int columns, const int lines,
-    const int is_short, const partita_window *window, const int64_t *places, const float *x, const float *weights,
+    const int pixels, const int panels, const int depth, const int64_t stride, const int rows, const int columns,
+    const int lines, const int is_short, const partita_window *window, const int64_t *places, const float *x, const float *weights,
     const float *next, float *out) {
     const int64_t products = rows * columns * depth;
     const int64_t chunk = products < PARTITA_CHUNK ? PARTITA_CHUNK / products : 1;
