@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -50,8 +51,8 @@ def string_split(build: Builder, node: Node, x: Value, *, delimiter: str = "", m
         return build.node("SplitStrings", x, room, outputs=2, domain=DOMAIN, delimiter=delimiter, most=maxsplit)
 
     _, counts = split(build.ints([0]))
-    every = build("Concat", build("Reshape", counts, build.ints([-1])), build.ints([0]), axis=0)
-    return split(observe(build, build("ReduceMax", every, build.ints([0]), keepdims=1)))
+    every = build("Concat", build("Reshape", counts, [-1]), [0], axis=0)
+    return split(observe(build, build("ReduceMax", every, [0], keepdims=1)))
 
 
 @calls("SplitStrings", domain=DOMAIN)
@@ -91,16 +92,16 @@ def string_normalizer(
     def changed(x: Value, to_upper: bool) -> Value:
         return build("ChangeCase", x, build.constant(case_table(to_upper), DType.INT32), domain=DOMAIN)
 
-    kept = build("Reshape", x, build.ints([-1]))
+    kept = build("Reshape", x, [-1])
     compared = kept if is_case_sensitive or not stopwords else changed(kept, to_upper=False)
     dropped = list(dict.fromkeys(word if is_case_sensitive else word.lower() for word in stopwords))
-    stays = build("Equal", find(build, compared, dropped)[0], build.ints([len(dropped)]))
+    stays = build("Equal", find(build, compared, dropped)[0], [len(dropped)])
     none = build("Not", build("ReduceMax", build("Concat", stays, build.constant([False], DType.BOOL), axis=0)))
-    stays = build("Concat", stays, build("Reshape", none, build.ints([1])), axis=0)
-    places = build("Squeeze", indices_where(build, stays), build.ints([0]))
+    stays = build("Concat", stays, build("Reshape", none, [1]), axis=0)
+    places = build("Squeeze", indices_where(build, stays), [0])
     kept = build("Gather", build("Concat", kept, build.constant([""], DType.STRING), axis=0), places)
     kept = kept if case_change_action == "NONE" else changed(kept, case_change_action == "UPPER")
-    return kept if len(x.shape) == 1 else build("Unsqueeze", kept, build.ints([0]))
+    return kept if len(x.shape) == 1 else build("Unsqueeze", kept, [0])
 
 
 @calls("ChangeCase", domain=DOMAIN)
@@ -175,67 +176,58 @@ def find_places(node: Node, x: Value, keys: Value) -> Procedure:
 
 
 @infers("TfIdfVectorizer")
-def tf_idf_type(node: Node) -> Type:
-    columns = max(node.attributes["ngram_indexes"], default=-1) + 1
-    return TensorType(DType.FLOAT32, (*node.operand(0).shape[:-1], columns))
+def tf_idf_type(node: Node, x: Value, *, ngram_indexes: Sequence[int]) -> Type:
+    return TensorType(DType.FLOAT32, (*x.shape[:-1], max(ngram_indexes, default=-1) + 1))
 
 
 @decomposes("TfIdfVectorizer")
-def tf_idf(build: Builder, node: Node) -> Value:
+def tf_idf(
+    build: Builder, node: Node, x: Value, *, ngram_indexes: Sequence[int], ngram_counts: Sequence[int],
+    min_gram_length: int, max_gram_length: int, max_skip_count: int, mode: str, weights: Sequence[float] = (),
+) -> Value:  # fmt: skip
     """Counts of the n-grams of each length, weighted, and put into their columns."""
-    attributes = node.attributes
-    columns, is_text = attributes["ngram_indexes"], node.operand(0).tensor.dtype is DType.STRING
-    pool = attributes.get("pool_strings" if is_text else "pool_int64s", ())
+    is_text = x.tensor.dtype is DType.STRING
+    pool = node.attributes.get("pool_strings" if is_text else "pool_int64s", ())
     if not pool:
         raise ModelError(f"{node.describe()}: the pool of n-grams is missing, or is of another type than the operand")
-    if len(set(columns)) != len(columns):
+    if len(set(ngram_indexes)) != len(ngram_indexes):
         raise ModelError(f"{node.describe()}: two n-grams have one column; every column must be of one")
-    x, pool = numbered(build, node.operand(0), pool) if is_text else (node.operand(0), pool)
-    x, counts, first = build("Cast", x, to=DType.INT64.onnx), [], 0
+    if is_text:  # each string is its place among the pool's
+        different = list(dict.fromkeys(pool))
+        x, order = find(build, x, different)
+        place = {different[n]: rank for rank, n in enumerate(order)}
+        pool = [place[text] for text in pool]
+    x, counts, first = build.cast(x, INT64), [], 0
     chosen: list[int] = []
-    bounds = [*attributes["ngram_counts"], len(pool)]
-    for n, (start, end) in enumerate(pairwise(bounds), start=1):
+    for n, (start, end) in enumerate(pairwise([*ngram_counts, len(pool)]), start=1):
         number = (end - start) // n
-        if number and attributes["min_gram_length"] <= n <= attributes["max_gram_length"]:
-            grams = build.constant(np.reshape(pool[start:end], (number, n)), DType.INT64)
-            skips = attributes["max_skip_count"] if n > 1 else 0
-            counts.append(build("CountGrams", x, grams, domain=DOMAIN, skips=skips))
+        if number and min_gram_length <= n <= max_gram_length:
+            grams = build.constant(np.reshape(pool[start:end], (number, n)), INT64)
+            counts.append(build("CountGrams", x, grams, domain=DOMAIN, skips=max_skip_count if n > 1 else 0))
             chosen += range(first, first + number)
         first += number
-    none = build("Slice", x, build.ints([0]), build.ints([1]), build.ints([-1]))
-    zero = build("CountGrams", none, build.constant(np.zeros((1, 2)), DType.INT64), domain=DOMAIN, skips=0)
-    result = build("Concat", *counts, zero, axis=-1)
-    if attributes["mode"] == "IDF":
-        result = build("Min", result, build.scalar(1, result))
-    if attributes["mode"] != "TF" and "weights" in attributes:
-        weights = [attributes["weights"][gram] for gram in chosen]
-        result = build("Mul", result, build.constant([*weights, 0.0], DType.FLOAT32))
-    places = {columns[gram]: place for place, gram in enumerate(chosen)}
-    width = max(columns, default=-1) + 1
-    return build("Gather", result, build.ints([places.get(n, len(chosen)) for n in range(width)]), axis=-1)
-
-
-def numbered(build: Builder, x: Value, pool: Sequence[str]) -> tuple[Value, Sequence[int]]:
-    """Strings as their places among the pool's."""
-    places, order = find(build, x, list(dict.fromkeys(pool)))
-    place = {text: n for n, text in enumerate(np.array(list(dict.fromkeys(pool)), object)[order])}
-    return places, [place[text] for text in pool]
+    none = build("CountGrams", build("Slice", x, [0], [0], [-1]), build.constant([[0]], INT64), domain=DOMAIN, skips=0)
+    result = build("Concat", *counts, none, axis=-1)
+    result = build("Min", result, 1) if mode == "IDF" else result
+    if mode != "TF" and weights:
+        result = build("Mul", result, build.constant([*(weights[gram] for gram in chosen), 0.0], DType.FLOAT32))
+    column = {ngram_indexes[gram]: place for place, gram in enumerate(chosen)}
+    places = [column.get(n, len(chosen)) for n in range(max(ngram_indexes, default=-1) + 1)]
+    return build("Gather", result, places, axis=-1)
 
 
 @computes("CountGrams", domain=DOMAIN)
-def count_grams(node: Node) -> Computation:
+def count_grams(node: Node, x: Value, grams: Value, *, skips: int) -> Computation:
     """How often each row of `grams` `[count, n]` is found along the last axis, with up to `skips` elements skipped."""
-    x, grams = node.operand(0), node.operand(1)
     length, n = x.shape[-1], grams.shape[1]
 
     def body(*i: Expr) -> Expr:
         def term(skip: Expr, start: Expr) -> Expr:
-            found = call("eq", load(x, *i[:-1], start), load(grams, i[-1], 0))
-            for place in range(1, n):
-                element = load(x, *i[:-1], start + (skip + 1) * place)
-                found = found & call("eq", element, load(grams, i[-1], place))
-            return cast(select(start + (skip + 1) * (n - 1) < size(length), found, False), DType.FLOAT32)
+            places = [start + (skip + 1) * place for place in range(n)]
+            equal = [call("eq", load(x, *i[:-1], at), load(grams, i[-1], k)) for k, at in enumerate(places)]
+            found = functools.reduce(operator.and_, equal)
+            return cast(select(places[-1] < size(length), found, False), DType.FLOAT32)
 
-        return reduction("sum", [node.attributes["skips"] + 1, length], term)
+        return reduction("sum", [skips + 1, length], term)
 
     return compute((*x.shape[:-1], grams.shape[0]), body)
