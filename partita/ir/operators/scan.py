@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import numpy as np
 
@@ -107,66 +106,50 @@ def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value
 
 
 @upgrades("Scan", before=9)
-def over_batches(build: Builder, node: Node) -> None:
+def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions: Sequence[int] = ()) -> None:
     """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. A
     sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
     lengths, *operands = plain(node)
-    outside, count = captured(node), len(operands) - node.attributes["num_scan_inputs"]
-    body: Graph = node.attributes["body"]
-    directions = node.attributes.get("directions", ())
-    if lengths is not None and any(directions):
-        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths, backward; export opset 9")
+    count, outside, body = len(operands) - num_scan_inputs, captured(node), node.attributes["body"]
+    if lengths is not None:
+        if any(directions):
+            raise UnsupportedOperatorError(
+                f"{node.describe()}: sequences of different lengths, backward; export opset 9"
+            )
+        steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
+        operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
+        body = _masked(body, count, count + num_scan_inputs)
     batch = Graph(f"{body.name}.batch", f"{build.graph.unique_name(node.output.name)}.batch.")
     batch.opsets = dict(body.opsets)
-    scanned = [*operands, *([lengths] if lengths is not None else [])]
-    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(scanned))]
+    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(operands))]
     shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
-    inner, states, further = [*own[: len(operands)], *shared], [], []
-    if lengths is not None:
-        body = _masked(body, count)
-        zero = np.zeros((), np.int64)
-        kind = TensorType(DType.INT64, ())
-        states = [batch.add_parameter(batch.unique_name("zero"), kind, lambda: zero, is_constant=True)]
-        inner, further = [*states, *inner, own[-1]], [batch.unique_name("steps")]
-    attributes = {
-        "body": body,
-        "num_scan_inputs": node.attributes["num_scan_inputs"],
-        "captures": len(outside) + (lengths is not None),
-    }
+    attributes = {"body": body, "num_scan_inputs": len(operands) - count, "captures": len(outside)}
     if directions:
-        attributes["scan_input_directions"] = directions
-    names = further + batch.unique_names(output.name for output in node.outputs)
-    scan = batch.add_node("Scan", inner, attributes, outputs=names, name=node.name, version=9)
-    batch.set_outputs(scan.outputs[len(further) :])
-    build.graph.set_inputs(node, [*scanned, *outside])
-    node.attributes = {"body": batch, "num_scan_inputs": len(scanned), "captures": len(outside)}
+        attributes["scan_input_directions"] = tuple(directions)
+    names = batch.unique_names(output.name for output in node.outputs)
+    scan = batch.add_node("Scan", [*own, *shared], attributes, outputs=names, name=node.name, version=9)
+    batch.set_outputs(scan.outputs)
+    build.graph.set_inputs(node, [*operands, *outside])
+    node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}
 
 
-def _masked(body: Graph, count: int) -> Graph:
-    """`body`, of `count` states, for sequences that may end early: it carries the number of the step before its states,
-    and reads the length after all else."""
+def _masked(body: Graph, count: int, scanned: int) -> Graph:
+    """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
+    says whether the sequence still runs."""
     masked = Graph(body.name, body.prefix)
     masked.opsets = dict(body.opsets)
-    step = masked.add_input(masked.unique_name("step"), UnknownType())
-    mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs}
-    length = masked.add_input(masked.unique_name("length"), UnknownType())
+    mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs[:scanned]}
+    is_running = masked.add_input(masked.unique_name("running"), UnknownType())
+    mapping |= {value: masked.add_input(value.name, value.type) for value in body.inputs[scanned:]}
     mapping |= {value: share_parameter(value, masked) for value in body.parameters}
     copy_nodes(body.nodes, masked, mapping)
+    kind = TensorType(DType.INT64, ())
+    zero = masked.add_parameter(masked.unique_name("zero"), kind, lambda: np.zeros((), np.int64), is_constant=True)
 
     def node(op_type: str, *operands: Value) -> Value:
         return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
 
-    one, zero = (
-        masked.add_parameter(
-            masked.unique_name("number"), TensorType(DType.INT64, ()), partial(np.asarray, number), is_constant=True
-        )
-        for number in (1, 0)
-    )
-    is_running = node("Less", step, length)
-    outputs = []
-    for place, output in enumerate(body.outputs):
-        value = mapping[output]
-        other = mapping[body.inputs[place]] if place < count else node("CastLike", zero, value)
-        outputs.append(node("Where", is_running, value, other))
-    masked.set_outputs([node("Add", step, one), *outputs])
+    values = [mapping[output] for output in body.outputs]
+    others = [mapping[state] for state in body.inputs[:count]] + [node("CastLike", zero, v) for v in values[count:]]
+    masked.set_outputs(node("Where", is_running, *pair) for pair in zip(values, others, strict=True))
     return masked
