@@ -1,7 +1,8 @@
-"""Recurrent layers: RNN, GRU and LSTM.
+"""Scan and the recurrent layers (RNN, GRU, LSTM), as Loops.
 
-Each direction is one matrix product over all steps, for what depends on the input alone, and a Loop over the steps, in
-which the state is multiplied with the recurrent weights. State, batch and gates are `[batch, hidden]` each.
+Each step of a Scan gathers its slice of what is scanned. Each direction of a layer is one matrix product over all
+steps, for what depends on the input alone, and a Loop over the steps, in which the state is multiplied with the
+recurrent weights. State, batch and gates are `[batch, hidden]` each.
 """
 
 from __future__ import annotations
@@ -11,16 +12,157 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.graph import Node, Value
+from partita.ir.graph import Graph, Node, Value
+from partita.ir.operators.contents import normalized_axis
+from partita.ir.operators.control_flow import captured, plain
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.older import attribute_dropped, value_renamed
-from partita.ir.operators.registry import decomposes, infers
-from partita.ir.operators.scan import backward, capture, length_of, loop_body, place_of
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.operators.registry import decomposes, infers, upgrades
+from partita.ir.schema import NEWEST_OPSET
+from partita.ir.subgraph import copy_nodes, share_parameter
+from partita.ir.types import DType, TensorType, Type, UnknownType
+
+FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
+
+
+def loop_body(build: Builder, name: str) -> tuple[Graph, Value, Value]:
+    """An empty body for a Loop in the graph of `build`, the number of the step, and whether to go on."""
+    body = Graph(name, f"{build.graph.unique_name(f'{build.prefix}.{name}')}.")
+    body.opsets = dict(build.graph.opsets)
+    step = body.add_input(body.unique_name("step"), TensorType(DType.INT64, ()))
+    again = body.add_input(body.unique_name("again"), TensorType(DType.BOOL, ()))
+    return body, step, again
+
+
+def capture(body: Graph, values: Sequence[Value]) -> list[Value]:
+    """Inputs of `body` for values of outside."""
+    inner = [body.add_input(body.unique_name(value.name), value.type) for value in values]
+    for own, value in zip(inner, values, strict=True):
+        own.known = value.known
+    return inner
+
+
+def place_of(build: Builder, step: Value, length: Value, is_backward: bool) -> Value:
+    """The element that a step looks at."""
+    return build("Sub", build("Sub", length, 1), step) if is_backward else step
+
+
+def backward(build: Builder, value: Value, axis: int = 0) -> Value:
+    """`value` with the elements of one axis in reverse."""
+    return build("Slice", value, [-1], [FIRST], [axis], [-1])
+
+
+def length_of(build: Builder, value: Value, axis: int) -> Value:
+    """The size of an axis, as a scalar."""
+    size = value.shape[axis]
+    if dims.is_static(size):
+        return build.constant(size, DType.INT64)
+    return build("Gather", build("Shape", value), build.constant(axis, DType.INT64))
+
+
+@decomposes("Scan")
+def scan_as_loop(build: Builder, node: Node) -> Sequence[Value]:
+    operands, outside = [value for value in plain(node) if value is not None], captured(node)
+    count = len(operands) - node.attributes["num_scan_inputs"]
+    states, scanned = operands[:count], operands[count:]
+    axes = node.attributes.get("scan_input_axes", (0,) * len(scanned))
+    axes = [normalized_axis(node, axis, len(x.shape)) for axis, x in zip(axes, scanned, strict=True)]
+    length = length_of(build, scanned[0], axes[0])
+    old: Graph = node.attributes["body"]
+    body, step, again = loop_body(build, old.name)
+    inner = Builder(body, node.name)
+    carried = [
+        body.add_input(value.name, value.type) for value in old.inputs[:count]
+    ]  # which their sizes are named after
+    shared = capture(body, [length, *scanned, *outside])
+    directions = node.attributes.get("scan_input_directions", (0,) * len(scanned))
+    slices = [
+        inner("Element", x, place_of(inner, step, shared[0], bool(is_backward)), domain=DOMAIN, axis=axis)
+        for x, axis, is_backward in zip(shared[1:], axes, directions, strict=False)
+    ]
+    mapping = dict(zip(old.inputs, [*carried, *slices, *shared[1 + len(scanned) :]], strict=True))
+    mapping |= {value: share_parameter(value, body) for value in old.parameters}
+    copy_nodes(old.nodes, body, mapping)
+    body.set_outputs([again, *(mapping[output] for output in old.outputs)])
+    captures = [length, *scanned, *outside]
+    results = build.node(
+        "Loop", length, None, *states, *captures, outputs=len(node.outputs), body=body, captures=len(captures)
+    )
+    return [*results[:count], *_stacked(build, node, results[count:])]
+
+
+def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value]:
+    """The outputs of a Scan, for what its steps give on axis 0 of `results`."""
+    axes = node.attributes.get("scan_output_axes", (0,) * len(results))
+    directions = node.attributes.get("scan_output_directions", (0,) * len(results))
+    stacked, outputs = node.outputs[len(node.outputs) - len(results) :], []
+    for value, output, axis, is_backward in zip(results, stacked, axes, directions, strict=True):
+        axis = normalized_axis(node, axis, len(value.shape))
+        order = [*range(1, axis + 1), 0, *range(axis + 1, len(value.shape))]
+        shape = [output.shape[order.index(n)] for n in range(len(order))]
+        value.type = TensorType(value.tensor.dtype, tuple(shape))  # in the sizes that its readers know
+        value = backward(build, value) if is_backward else value
+        outputs.append(build("Transpose", value, perm=order) if axis else value)
+    return outputs
+
+
+@upgrades("Scan", before=9)
+def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions: Sequence[int] = ()) -> None:
+    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. A
+    sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
+    lengths, *operands = plain(node)
+    count, outside, body = len(operands) - num_scan_inputs, captured(node), node.attributes["body"]
+    if lengths is not None:
+        if any(directions):
+            raise UnsupportedOperatorError(
+                f"{node.describe()}: sequences of different lengths, backward; export opset 9"
+            )
+        steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
+        operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
+        body = _masked(body, count, count + num_scan_inputs)
+    batch = Graph(f"{body.name}.batch", f"{build.graph.unique_name(node.output.name)}.batch.")
+    batch.opsets = dict(body.opsets)
+    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(operands))]
+    shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
+    attributes = {"body": body, "num_scan_inputs": len(operands) - count, "captures": len(outside)}
+    if directions:
+        attributes["scan_input_directions"] = tuple(directions)
+    names = batch.unique_names(output.name for output in node.outputs)
+    scan = batch.add_node("Scan", [*own, *shared], attributes, outputs=names, name=node.name, version=9)
+    batch.set_outputs(scan.outputs)
+    build.graph.set_inputs(node, [*operands, *outside])
+    node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}
+
+
+def _masked(body: Graph, count: int, scanned: int) -> Graph:
+    """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
+    says whether the sequence still runs."""
+    masked = Graph(body.name, body.prefix)
+    masked.opsets = dict(body.opsets)
+    mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs[:scanned]}
+    is_running = masked.add_input(masked.unique_name("running"), UnknownType())
+    mapping |= {value: masked.add_input(value.name, value.type) for value in body.inputs[scanned:]}
+    mapping |= {value: share_parameter(value, masked) for value in body.parameters}
+    copy_nodes(body.nodes, masked, mapping)
+    kind = TensorType(DType.INT64, ())
+    zero = masked.add_parameter(masked.unique_name("zero"), kind, lambda: np.zeros((), np.int64), is_constant=True)
+
+    def node(op_type: str, *operands: Value) -> Value:
+        return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
+
+    values = [mapping[output] for output in body.outputs]
+    others = [mapping[state] for state in body.inputs[:count]] + [node("CastLike", zero, v) for v in values[count:]]
+    masked.set_outputs(node("Where", is_running, *pair) for pair in zip(values, others, strict=True))
+    return masked
+
+
+# ---------------------------------------------------------------------- recurrent layers
 
 Activation = Callable[[Builder, Value], Value]
 Values = tuple[Value, ...]
@@ -81,9 +223,9 @@ def _clipped(node: Node, build: Builder, x: Value) -> Value:
 # ---------------------------------------------------------------------- parts of weights
 
 
-def part(build: Builder, value: Value, index: int) -> Value:
-    """The weights of one direction, of all directions."""
-    return build("Gather", value, build.constant(index, DType.INT64), axis=0)
+def part(build: Builder, value: Value, direction: int, axis: int = 0) -> Value:
+    """What is of one direction, of all directions."""
+    return build("Gather", value, build.constant(direction, DType.INT64), axis=axis)
 
 
 def equal_parts(build: Builder, value: Value, count: int) -> Values:
@@ -125,8 +267,7 @@ def lstm(build: Builder, node: Node) -> Sequence[Value]:
             hidden, memory = state
 
             def seen(gate: Value, place: int, content: Value) -> Value:
-                if peepholes:
-                    gate = inner("Add", gate, inner("Mul", weights[1 + place], content))
+                gate = inner("Add", gate, inner("Mul", weights[1 + place], content)) if peepholes else gate
                 return _clipped(node, inner, gate)
 
             total = inner("Add", inner("MatMul", hidden, weights[0]), x)
@@ -200,12 +341,12 @@ def _layer(build: Builder, node: Node, cell: MakeCell) -> Sequence[Value]:
         w, r = (build("Transpose", part(build, node.operand(n), d), perm=(1, 0)) for n in (1, 2))
         biases = () if bias is None else equal_parts(build, part(build, bias, d), 2)
         found.append(_direction(build, node, x, w, cell(d, r, biases), d, is_backward=name == "reverse" or d == 1))
-    outputs: list[Value] = []
-    for place, parts in enumerate(zip(*found, strict=True)):
-        axis = 1 if place == 0 else 0
+    outputs = []
+    for parts, axis, perm in zip(
+        zip(*found, strict=True), (1, 0, 0), ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2)), strict=False
+    ):
         wide = [build("Unsqueeze", p, [axis]) for p in parts]
         joined = build("Concat", *wide, axis=axis) if len(wide) > 1 else wide[0]
-        perm = (2, 0, 1, 3) if place == 0 else (1, 0, 2)
         outputs.append(build("Transpose", joined, perm=perm) if is_batch_first else joined)
     return outputs
 
@@ -221,7 +362,13 @@ def _direction(
     if lengths is not None:
         lengths = build.cast(lengths, DType.INT64)
         gates = reverse(gates, lengths) if is_backward else gates
-    states = [_initial(build, node, node.input(5 + n), gates, direction) for n in range(cell.state)]
+    first = vector_of(build, [gates.shape[1], node.operand(2).shape[2]])
+    states = [
+        build("Expand", build.scalar(0, gates), first)
+        if given is None
+        else part(build, given, direction, axis=node.attributes.get("layout", 0))
+        for given in map(node.input, range(5, 5 + cell.state))
+    ]
     outside = [length_of(build, x, 0), gates, *cell.weights, *([lengths] if lengths else [])]
     body, step, again = loop_body(build, "steps")
     inner = Builder(body, node.name)
@@ -242,12 +389,3 @@ def _direction(
     if is_backward:
         all_steps = backward(build, all_steps) if lengths is None else reverse(all_steps, lengths)
     return (all_steps, *last)
-
-
-def _initial(build: Builder, node: Node, given: Value | None, gates: Value, direction: int) -> Value:
-    """The state before the first step: `[batch, hidden]`, zeros where none is given."""
-    if given is not None:
-        axis = 1 if node.attributes.get("layout", 0) else 0
-        return build("Gather", given, build.constant(direction, DType.INT64), axis=axis)
-    shape = [gates.shape[1], node.operand(2).shape[2]]
-    return build("Expand", build.scalar(0, gates), vector_of(build, shape))

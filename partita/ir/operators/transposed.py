@@ -25,8 +25,8 @@ from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import geometry
 from partita.ir.operators.internal import DOMAIN, repeated, vector_of
 from partita.ir.operators.movement import linear_index
+from partita.ir.operators.recurrent import backward
 from partita.ir.operators.registry import computes, decomposes, infers
-from partita.ir.operators.scan import backward
 from partita.ir.types import TensorType, Type
 
 
