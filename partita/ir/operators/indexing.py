@@ -59,16 +59,13 @@ def reverse_sequence(node: Node, x: Value, lengths: Value, *, batch_axis: int = 
 # ---------------------------------------------------------------------- choosing
 
 
-@becomes("NonZero")
-def non_zero(build: Builder, node: Node) -> Value:
-    return indices_where(build, node.operand(0))
-
-
 def indices_where(build: Builder, x: Value) -> Value:
     """Indices of the elements that are not 0, a column each, in row-major order: [rank, count]."""
-    ones = build("Cast", build("Cast", x, to=DType.BOOL.onnx), to=DType.INT64.onnx)
-    count = observe(build, build("ReduceSum", ones, keepdims=0))
-    return build("NonZero", x, count, domain=DOMAIN)
+    ones = build.cast(build.cast(x, DType.BOOL), DType.INT64)
+    return build("NonZero", x, observe(build, build("ReduceSum", ones, keepdims=0)), domain=DOMAIN)
+
+
+becomes("NonZero")(lambda build, node, x: indices_where(build, x))
 
 
 @infers("NonZero", domain=DOMAIN)

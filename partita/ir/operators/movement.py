@@ -109,7 +109,6 @@ def transpose(node: Node, x: Value, *, perm: Sequence[int] | None = None) -> Com
     permutation = normalized_axes(node, reversed(range(len(x.shape))) if perm is None else perm, len(x.shape))
     if len(permutation) != len(x.shape):
         raise ModelError(f"{node.describe()}: perm {permutation} must name every axis of {x.type} once")
-
     back = [permutation.index(axis) for axis in range(len(permutation))]
     return compute([x.shape[axis] for axis in permutation], lambda *i: load(x, *(i[place] for place in back)))
 
@@ -335,4 +334,4 @@ def equal_parts(build: Builder, node: Node, _: Value, sizes: Value | None) -> No
 @upgrades("Tile", before=6)
 def repeats_of_one_axis(build: Builder, node: Node, x: Value) -> None:
     count, axis = required(node, 1).item(), required(node, 2).item()
-    build.graph.set_inputs(node, [x, build.ints([count if n == axis else 1 for n in range(len(x.shape))])])
+    build.graph.set_inputs(node, [x, build.ints(put([1] * len(x.shape), axis, count))])

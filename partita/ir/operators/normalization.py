@@ -103,9 +103,7 @@ def _scaled(build: Builder, normal: Value, scale: Value, bias: Value | None) -> 
     return result if bias is None else build("Add", result, bias)
 
 
-@infers("BatchNormalization")
-def batch_normalization_types(node: Node) -> list[Type]:
-    return [node.operand(0).type, node.operand(3).type, node.operand(4).type]
+infers("BatchNormalization")(lambda node: [node.operand(place).type for place in (0, 3, 4)])
 
 
 @decomposes("BatchNormalization")
@@ -124,9 +122,7 @@ def batch_normalization(
         mean, variance = own
     factor = build("Div", scale, build("Sqrt", build("Add", variance, epsilon)))
     shift = build("Sub", bias, build("Mul", mean, factor))
-    trailing = len(x.shape) - 2
-    factor, shift = with_trailing_axes(build, factor, trailing), with_trailing_axes(build, shift, trailing)
-    return [_scaled(build, x, factor, shift), *running]
+    return [_scaled(build, x, *(with_trailing_axes(build, v, len(x.shape) - 2) for v in (factor, shift))), *running]
 
 
 @decomposes("MeanVarianceNormalization")

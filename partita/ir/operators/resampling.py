@@ -132,14 +132,15 @@ def _span(build: Builder, node: Node, scale: Value | None, dim: Dim, place: int,
     if factor is not None:
         return build.ints([2 * math.ceil(np.float32(support) / np.float32(min(factor.item(), 1)))])
     wide = build("Div", support, build("Min", scale, 1))
-    count = build("Mul", build.cast(build("Ceil", wide), INT64), build.constant(2, INT64))
+    count = build("Mul", build.cast(build("Ceil", wide), INT64), 2)
     return observe(build, build("Unsqueeze", count, [0]))
 
 
 @computes("ResizeAxis", domain=DOMAIN)
 def resize_axis(
     node: Node, x: Value, _: Value, given: Value | None, __: Value, roi: Value | None, *,
-    axis: int, place: int, mode: str = "nearest", extrapolation_value: float = 0.0,
+    axis: int, place: int, mode: str = "nearest", nearest_mode: str = "round_prefer_floor",
+    coordinate_transformation_mode: str = "half_pixel", extrapolation_value: float = 0.0,
 ) -> Computation:  # fmt: skip
     """One axis: operands are the tensor, the size, the scale (or none: that of the sizes), how many elements one is
     made of, and the region of interest."""
@@ -152,14 +153,16 @@ def resize_axis(
         ends = [cast(load(roi, place + half * (roi.shape[0] // 2)), FLOAT64) for half in (0, 1)]
 
     def body(*i: Expr) -> Expr:
-        origin = _origin(attributes, cast(i[axis], FLOAT64), scale, length, resized, ends)
+        origin = _origin(coordinate_transformation_mode, cast(i[axis], FLOAT64), scale, length, resized, ends)
         base = cast(call("ceil", clip(origin, -1e9, 1e9)), INT64) - 1  # so that the rest is in (0, 1]
 
         def element(position: Expr) -> Expr:
             return load(x, *put(i, axis, clamped(position, x.shape[axis])))
 
         if mode == "nearest":
-            result = element(base + _nearest(attributes, origin - cast(base, FLOAT64)))
+            rest = origin - cast(base, FLOAT64)
+            after = {"round_prefer_floor": rest > 0.5, "round_prefer_ceil": rest >= 0.5, "floor": rest >= 1}
+            result = element(base + select(after.get(nearest_mode, rest > 0), literal(1, INT64), 0))
         else:
             total = _interpolated(attributes, origin, base, scale, (span, x.shape[axis]), element)
             result = cast(cast(total, kind), x.tensor.dtype)
@@ -168,9 +171,7 @@ def resize_axis(
     return compute(put(x.shape, axis, extent), body)
 
 
-def _origin(
-    attributes: dict[str, Any], place: Expr, scale: Expr, length: Expr, extent: Expr, ends: list[Expr] | None
-) -> Expr:
+def _origin(mode: str, place: Expr, scale: Expr, length: Expr, extent: Expr, ends: list[Expr] | None) -> Expr:
     """Where in the operand an element of the result lies."""
     resized, half_pixel = scale * length, (place + 0.5) / scale - 0.5
     is_point = call("eq", resized, 1.0)
@@ -181,15 +182,10 @@ def _origin(
         "half_pixel": half_pixel,
         "align_corners": select(is_point, 0.0, place * (length - 1) / (resized - 1)),
         "asymmetric": place / scale,
+        "tf_half_pixel_for_nn": (place + 0.5) / scale,  # until opset 13
         "pytorch_half_pixel": select(is_point, -0.5, half_pixel),
         "half_pixel_symmetric": length / 2 * (1 - extent / resized) + half_pixel,
-    }[attributes.get("coordinate_transformation_mode", "half_pixel")]
-
-
-def _nearest(attributes: dict[str, Any], rest: Expr) -> Expr:
-    """0 or 1: whether the element before or after is nearest; `rest` is in (0, 1]."""
-    after = {"round_prefer_floor": rest > 0.5, "round_prefer_ceil": rest >= 0.5, "floor": rest >= 1, "ceil": rest > 0}
-    return select(after[attributes.get("nearest_mode", "round_prefer_floor")], literal(1, INT64), 0)
+    }[mode]
 
 
 def _interpolated(
@@ -226,8 +222,7 @@ def scales_as_operand(build: Builder, node: Node) -> None:
     attributes = node.attributes
     if node.version < 7:
         attributes["scales"] = (1.0, 1.0, attributes.pop("height_scale"), attributes.pop("width_scale"))
-    scales = build.constant(np.asarray(attributes.pop("scales"), dtype=np.float32), DType.FLOAT32)
-    build.graph.set_input(node, 1, scales)
+    build.graph.set_input(node, 1, build.constant(attributes.pop("scales"), FLOAT32))
 
 
 @upgrades("Upsample", "Resize", before=11)
@@ -239,9 +234,8 @@ def places_without_centers(build: Builder, node: Node) -> None:
 
 
 @upgrades("Resize", before=13)
-def absent_operands(build: Builder, node: Node) -> None:
+def absent_operands(build: Builder, node: Node, _: Value, roi: Value | None, scales: Value | None) -> None:
     """Operands that say nothing were empty tensors."""
-    for index in (1, 2):
-        value = node.input(index)
+    for index, value in ((1, roi), (2, scales)):
         if value is not None and any(dims.is_static(dim) and dim == 0 for dim in value.shape):
             build.graph.set_input(node, index, None)

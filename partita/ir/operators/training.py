@@ -138,7 +138,7 @@ def _everywhere(build: Builder, number: float, like: Value) -> Value:
 def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
     """A gradient summed over the axes along which its operand was broadcast."""
     extra = len(term.shape) - len(like.shape)
-    axes = list(range(extra))
+    axes = [*range(extra)]
     for axis, (wide, own) in enumerate(zip(term.shape[extra:], like.shape, strict=True), start=extra):
         if dims.same(wide, own):
             continue

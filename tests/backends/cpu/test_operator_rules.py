@@ -56,6 +56,20 @@ def test_extremes_where_nothing_is_finite(compiler):
             np.testing.assert_array_equal(found["n0_z"], x.astype(kind).min(1, keepdims=True))
 
 
+@pytest.mark.parametrize(
+    ("mode", "wanted"), [("nearest", [0, 0, 1, 1, 2, 2]), ("linear", [0.25, 0.75, 1.25, 1.75, 2, 2])]
+)
+def test_a_resize_that_tells_places_as_tensorflow_did(mode, wanted):
+    """Opset 11 could have the element n of the result lie at (n + 0.5) / scale."""
+    attributes = 'nearest_mode = "floor", coordinate_transformation_mode = "tf_half_pixel_for_nn"'
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 11]> g (float[3] x) => (float[6] y) <float[0] r = {}, float[1] s = {2}>'
+        f'{{ y = Resize <mode = "{mode}", {attributes}> (x, r, s) }}'
+    )
+    result = partita.compile(model, build=BUILD).run({"x": floats(0, 1, 2)})["y"]
+    np.testing.assert_allclose(result, wanted, rtol=1e-6)
+
+
 def test_zeros_are_equal_whatever_their_sign():
     assert results("y, i = TopK(x, k)", {"x": floats(-0.0, 0.0, -0.0)}, {"k": np.array([3])}, "yi")[1] == [0, 1, 2]
     assert results("y, i, j, c = Unique(x)", {"x": floats(0.0, -0.0)}, {}, "yijc")[3] == [2]
