@@ -68,7 +68,7 @@ static inline __attribute__((always_inline)) void partita_tile(
                     for (int k = 0; k < depth; k += 4) {
 #pragma GCC unroll 16
                         for (int line = 0; line < lines; ++line, next += 16)
-                            __builtin_prefetch(next, 0, 2);
+                            __builtin_prefetch(next, 0, 3);
 #pragma GCC unroll 4
                         for (int u = 0; u < (depth < 4 ? depth : 4); ++u) {
 #pragma GCC unroll 32
