@@ -54,7 +54,7 @@ def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
     if tiles > MANY_TILES:
         return Ahead()
     lines = -(-step // (LINE * tiles))
-    return Ahead(lines, panel, panel * lines * LINE // step)
+    return Ahead(lines, 2 * panel, panel * lines * LINE // step)
 
 
 def tile_function(
