@@ -261,11 +261,11 @@ def space_to_depth(node: Node, x: Value, *, blocksize: int, mode: str = "DCR") -
 # ---------------------------------------------------------------------- padding
 
 
-def reflected(index: Expr, dim: Dim) -> Expr:
-    """Mirrored at both ends without repeating the edge: ... 2 1 0 1 2 ..."""
-    period = dims.maximum(2 * dim - 2, 1)
+def reflected(index: Expr, dim: Dim, edge: int = 0) -> Expr:
+    """Mirrored at both ends: ... 2 1 0 1 2 ..., or ... 1 0 0 1 2 ... where the `edge` is repeated."""
+    period = dims.maximum(2 * (dim + edge) - 2, 1)
     folded = call("mod", index, size(period))
-    return select(folded < size(dim), folded, size(period) - folded)
+    return select(folded < size(dim), folded, size(period - edge) - folded)
 
 
 def clamped(index: Expr, dim: Dim) -> Expr:

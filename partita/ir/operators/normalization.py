@@ -186,31 +186,21 @@ def over_all_later_axes(build: Builder, node: Node, x: Value) -> Value | None:
 attribute_dropped("BatchNormalization", before=9, attributes=["is_test"])
 
 
-@upgrades("BatchNormalization", before=9)
-def per_element(
+@upgrades("BatchNormalization", before=14)
+def inference_only(
     build: Builder, node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value, *,
     epsilon: float = 1e-5,
 ) -> Value | None:  # fmt: skip
-    """`spatial = 0` normalized every element of a sample on its own."""
-    if node.attributes.pop("spatial", 1) or len(x.shape) < 3:
-        return None
-    _only_result(build, node)
-    normal = build("Div", build("Sub", x, mean), build("Sqrt", build("Add", variance, epsilon)))
-    return _scaled(build, normal, scale, bias)
-
-
-@upgrades("BatchNormalization", before=14)
-def inference_only(build: Builder, node: Node) -> Value | None:
-    """More outputs than the first made it a training step."""
-    _only_result(build, node)
-    return None if len(node.outputs) == 1 else build("BatchNormalization", *node.operands, **node.attributes)
-
-
-def _only_result(build: Builder, node: Node) -> None:
+    """More outputs than the first made it a training step. Before opset 9, `spatial = 0` normalized every element of a
+    sample on its own."""
     if any(build.graph.uses(output) or build.graph.is_output(output) for output in node.outputs[1:]):
         raise ModelError(
             f"{node.describe()}: this is a training step, as its statistics are used; export for inference"
         )
+    if not node.attributes.pop("spatial", 1) and len(x.shape) > 2:
+        normal = build("Div", build("Sub", x, mean), build("Sqrt", build("Add", variance, epsilon)))
+        return _scaled(build, normal, scale, bias)
+    return None if len(node.outputs) == 1 else build("BatchNormalization", *node.operands, **node.attributes)
 
 
 @upgrades("GroupNormalization", before=21)

@@ -31,15 +31,11 @@ def parameter(node: Node, value: Value, i: Sequence[Expr], axis: int | None = No
     return broadcast_load(value, place) if len(value.shape) > 1 else load(value, place[axis])
 
 
-def _wide(kind: DType) -> DType:
-    """The type to compute in."""
-    return kind if kind in (DType.FLOAT32, DType.FLOAT64) else DType.FLOAT32
-
-
 @computes("DequantizeLinear")
 def dequantize(node: Node, x: Value, scale: Value, zero: Value | None, *, output_dtype: int = 0) -> Computation:
     """`(x - zero_point) * scale`."""
-    kind, inner = DType.from_onnx(output_dtype or scale.tensor.dtype.onnx), _wide(scale.tensor.dtype)
+    kind = DType.from_onnx(output_dtype or scale.tensor.dtype.onnx)
+    inner = DType.FLOAT64 if scale.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
 
     def body(*i: Expr) -> Expr:
         value = cast(load(x, *i), inner)
@@ -57,7 +53,7 @@ def quantize(
 ) -> Computation:  # fmt: skip
     """`round(x / scale) + zero_point`, saturated; ties go to the even."""
     kind = DType.from_onnx(output_dtype or DType.UINT8.onnx) if zero is None else zero.tensor.dtype
-    inner = _wide(x.tensor.dtype)
+    inner = DType.FLOAT64 if x.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
     precise = DType.from_onnx(precision or inner.onnx)
 
     def body(*i: Expr) -> Expr:

@@ -69,14 +69,8 @@ def _element(x: Value, lead: Sequence[Expr], at: Sequence[Expr], padding: str, a
     if padding == "zeros" and inside is not None:
         return select(inside, load(x, *lead, *at), 0)
     if padding == "reflection":
-        at = list(map(reflected if align_corners else _mirrored, at, spatial))
+        at = [reflected(place, dim, edge=int(not align_corners)) for place, dim in zip(at, spatial, strict=True)]
     return load(x, *lead, *map(clamped, at, spatial))
-
-
-def _mirrored(index: Expr, dim: Dim) -> Expr:
-    """Mirrored at both ends, the edge twice: ... 1 0 0 1 2 ..."""
-    folded = call("mod", index, size(2 * dim))
-    return select(folded < size(dim), folded, size(2 * dim - 1) - folded)
 
 
 @computes("GridSample")
