@@ -91,8 +91,6 @@ def compress(build: Builder, node: Node, x: Value, condition: Value, *, axis: in
 
 # ---------------------------------------------------------------------- places and sizes
 
-ZERO = np.zeros(1, dtype=np.float32)
-
 
 @computes("Shape")
 def shape_operator(node: Node, x: Value, *, start: int = 0, end: int | None = None) -> Computation:
@@ -106,8 +104,8 @@ def size_operator(node: Node, x: Value) -> Computation:
 
 
 @computes("ConstantOfShape")
-def constant_of_shape(node: Node, *, value: Known = ZERO) -> Computation:
-    content = literal(value.item(), DType.of(value.dtype))
+def constant_of_shape(node: Node, *, value: Known | None = None) -> Computation:
+    content = literal(0.0, DType.FLOAT32) if value is None else literal(value.item(), DType.of(value.dtype))
     return compute(required_ints(node, 0), lambda *i: content)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
@@ -182,30 +181,24 @@ def frames(node: Node, x: Value) -> Computation:
 # ---------------------------------------------------------------------- windows and filter banks
 
 
-by_observed_sizes("HannWindow", "HammingWindow", "BlackmanWindow", operands=[0])
+WINDOWS = {"HannWindow": (0.5, -0.5), "HammingWindow": (25 / 46, -21 / 46), "BlackmanWindow": (0.42, -0.5, 0.08)}
+
+by_observed_sizes(*WINDOWS, operands=[0])
 by_observed_sizes("MelWeightMatrix", operands=[0, 1])
 
 
-def _window(*weights: float) -> Callable[[Node], Computation]:
+@computes(*WINDOWS)
+def window(node: Node, *, output_datatype: int = 1, periodic: int = 1) -> Computation:
     """The sum of `weights[k] * cos(2 pi k n / N)`; N is one less where the window is to be symmetric."""
+    extent, kind, weights = required(node, 0).item(), DType.from_onnx(output_datatype), WINDOWS[node.op_type]
+    period = cast(size(extent if periodic else dims.simplified(extent - 1)), DOUBLE)
 
-    def rule(node: Node, *, output_datatype: int = 1, periodic: int = 1) -> Computation:
-        extent, kind = required(node, 0).item(), DType.from_onnx(output_datatype)
-        period = cast(size(extent if periodic else dims.simplified(extent - 1)), DOUBLE)
+    def body(n: Expr) -> Expr:
+        angle = cast(n, DOUBLE) * (2 * math.pi) / period
+        terms = [call("cos", angle * float(k)) * weight for k, weight in enumerate(weights)]
+        return cast(sum(terms[1:], start=terms[0]), kind)
 
-        def body(n: Expr) -> Expr:
-            angle = cast(n, DOUBLE) * (2 * math.pi) / period
-            terms = [call("cos", angle * float(k)) * weight for k, weight in enumerate(weights)]
-            return cast(sum(terms[1:], start=terms[0]), kind)
-
-        return compute([extent], body)
-
-    return rule
-
-
-computes("HannWindow")(_window(0.5, -0.5))
-computes("HammingWindow")(_window(25 / 46, -21 / 46))
-computes("BlackmanWindow")(_window(0.42, -0.5, 0.08))
+    return compute([extent], body)
 
 
 @computes("MelWeightMatrix")
