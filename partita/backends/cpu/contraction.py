@@ -1,21 +1,24 @@
 """Kernels of matrix products and convolutions: packed columns, register tiles, the epilogue in the store.
 
-Both are one product `[rows, depth] x [depth, columns]`. The columns are packed, PARTITA_TILE_COLUMNS at a time, into
-scratch memory: a block of the right matrix, or the windows of a convolution (im2col). The left matrix is read where it
-is: the rows of the weights for a convolution. Sums are float.
+Both are one product `[rows, depth] x [depth, columns]`. The columns are packed, as many at a time as a register tile
+has, into scratch memory: a block of the right matrix, or the windows of a convolution (im2col). The left matrix is read
+where it is: the rows of the weights for a convolution. Sums are float.
 
-A step is one tile of PARTITA_TILE_ROWS rows and one block of columns; a block is packed by each thread that meets it.
+A step is one tile of rows and one block of columns; a block is packed by each thread that meets it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from partita.backends.cpu.expressions import Scope, matrix_position
 from partita.backends.cpu.generic import with_epilogue
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
+from partita.backends.cpu.packed_product import WIDEST
 from partita.backends.cpu.scalars import stored
+from partita.backends.cpu.tiles import PRODUCTS, Ahead, Tile, tile_rows, write_sums
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices
@@ -25,8 +28,7 @@ from partita.ir.operators.contraction import Window, window
 from partita.ir.operators.elementwise import element
 from partita.ir.types import DType, TensorType
 
-TILE_ROWS, TILE_COLUMNS = 6, 64  # PARTITA_TILE_ROWS and PARTITA_TILE_COLUMNS of partita_gemm.h
-PRODUCTS = 40  # a nanosecond, on one thread
+PANELS = 2  # vectors of columns in a tile
 SMALL = 4  # rows: below this, packing costs more than it saves
 
 
@@ -69,7 +71,7 @@ def takes_epilogue(kernel: Node, node: Node) -> bool:
 
 def workspace(node: Node) -> Dim:
     """Bytes of packed columns."""
-    return _depth(members(node)[0]) * TILE_COLUMNS * 4
+    return _depth(members(node)[0]) * WIDEST * 4
 
 
 def _depth(kernel: Node) -> Dim:
@@ -96,37 +98,46 @@ class _Tiles:
         self.kernel = kernel
         self.writer = writer
         self.accumulator = Value("sum", TensorType(DType.FLOAT32, ()))
-        writer.printer.locals[self.accumulator] = "tile[r][c]"
+        self.block = writer.target.block
+        self.width = PANELS * self.block
+        writer.blocks.add(self.block)
+        writer.printer.locals[self.accumulator] = f"sums[r * {self.width} + c]"
 
     def sum_at(self) -> Expr:
         return Load(self.accumulator, (), DType.FLOAT32)
 
     def open_tiles(self, outer: Sequence[Axis], rows: Dim, depth: Dim, columns: Dim) -> Scope:
         """Opens the loop over tiles: the tiles of rows, for each block of columns, for each element of `outer`. In its
-        scope are `start` and `width` (of the block's columns), `row` and `height`."""
-        writer, size = self.writer, self.writer.size
-        tiles = Axis("row_tile", dims.ceil_div(rows, TILE_ROWS))
-        blocks = Axis("column_block", dims.ceil_div(columns, TILE_COLUMNS))
-        scope = writer.open_steps([*outer, blocks, tiles], TILE_ROWS * TILE_COLUMNS * dims.typical(depth) / PRODUCTS)
+        scope are `start` and `width` (of the block's columns), `first` and `rows`."""
+        writer, size, width = self.writer, self.writer.size, self.width
+        self.total, self.depth = rows, depth
+        self.pixels = tile_rows(rows, writer.target.sums // PANELS)
+        tiles, blocks = Axis("row_tile", dims.ceil_div(rows, self.pixels)), Axis("block", dims.ceil_div(columns, width))
+        scope = writer.open_steps([*outer, blocks, tiles], self.pixels * width * dims.typical(depth) / PRODUCTS)
         names = writer.printer.axis_names
-        scope.write(f"const int64_t start = {names[blocks]} * PARTITA_TILE_COLUMNS;")
+        scope.write(f"const int64_t start = {names[blocks]} * {width};")
         scope.write(f"const int64_t left_columns = {size(columns)} - start;")
-        scope.write("const int64_t width = left_columns < PARTITA_TILE_COLUMNS ? left_columns : PARTITA_TILE_COLUMNS;")
-        scope.write(f"const int64_t row = {names[tiles]} * PARTITA_TILE_ROWS;")
-        scope.write(f"const int64_t left_rows = {size(rows)} - row;")
-        scope.write("const int64_t height = left_rows < PARTITA_TILE_ROWS ? left_rows : PARTITA_TILE_ROWS;")
+        scope.write(f"const int64_t width = left_columns < {width} ? left_columns : {width};")
+        scope.write(f"const int64_t first = {names[tiles]} * {self.pixels};")
+        scope.write(f"const int64_t left_rows = {size(rows)} - first;")
+        scope.write(f"const int64_t rows = left_rows < {self.pixels} ? left_rows : {self.pixels};")
         return scope
 
     def open_packing(self, scope: Scope) -> Scope:
         """Opens what packs a block's columns where the step before was another's."""
-        scope.write("if (step == begin || row == 0) {")
+        scope.write("if (step == begin || first == 0) {")
         return scope.inner()
 
-    def write_tile(self, scope: Scope, depth: Dim, a: str, a_stride: Dim) -> None:
+    def write_tile(self, scope: Scope, left: str) -> None:
         """Computes the tile."""
-        size = self.writer.size
-        scope.write("float tile[PARTITA_TILE_ROWS][PARTITA_TILE_COLUMNS];")
-        scope.write(f"partita_gemm_tile(height, {size(depth)}, {a}, {size(a_stride)}, columns, tile);")
+        is_known, size = dims.is_static(self.depth), self.writer.size
+        step = math.gcd(int(self.depth), self.block) if is_known else 1
+        scope.write(f"const float *source = {left} + first * {size(self.depth)}, *weights = columns, *next = columns;")
+        fields = f"{size(dims.floor_div(self.depth, step))}, {step}, {0 if is_known else size(self.depth)}"
+        scope.write(f"const partita_window window = {{{fields}, 0, {self.width}, {self.block}}};")
+        scope.write(f"float sums[{self.pixels * self.width}] __attribute__((aligned(64)));")
+        tile = Tile(self.pixels, PANELS, step, int(self.depth) if is_known else None)
+        write_sums(self.writer, scope, tile, Ahead(), self.total, size(self.depth), self.width)
 
     def write_store(
         self, scope: Scope, value: Value, computation: Computation, columns: Sequence[Axis], row: Axis, row_text: str
@@ -142,7 +153,7 @@ class _Tiles:
         for axis in nest.loops:
             printer.axis_names[axis] = "start + c"
         printer.count(body)
-        scope.write("for (int64_t r = 0; r < height; ++r) {")
+        scope.write("for (int64_t r = 0; r < rows; ++r) {")
         rows = scope.inner()
         rows.write("#pragma omp simd")
         rows.write("for (int64_t c = 0; c < width; ++c) {")
@@ -170,12 +181,12 @@ class _Product(_Tiles):
         tile.write(f"const float *right = {writer.pointer(b)}{self._batch_offset(b, batch)};")
         packing = self.open_packing(tile)
         packing.write(f"for (int64_t k = 0; k < {size(depth)}; ++k)")
-        packing.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
+        packing.write(f"    for (int64_t c = 0; c < {self.width}; ++c)")
         element = f"right[k * {size(columns)} + start + c]"
-        packing.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
+        packing.write(f"        columns[k * {self.width} + c] = c < width ? {element} : 0.0f;")
         tile.write("}")
-        self.write_tile(tile, depth, f"left + row * {size(depth)}", depth)
-        self.write_store(tile, value, result, [column], row, "(row + r)")
+        self.write_tile(tile, "left")
+        self.write_store(tile, value, result, [column], row, "(first + r)")
         writer.close_steps()
 
     def _own(self) -> Computation:
@@ -218,12 +229,12 @@ class _Convolution(_Tiles):
         plane = size(dims.product(x.shape[2:]))
         tile.write("float *columns = (float *)workspace;")
         tile.write(f"const float *image = {writer.pointer(x)} + ({n} * {groups} + {g}) * {w.shape[1]} * {plane};")
-        tile.write(f"const float *weights = {writer.pointer(w)} + {g} * {rows} * {size(depth)};")
+        tile.write(f"const float *left = {writer.pointer(w)} + {g} * {rows} * {size(depth)};")
         packing = self.open_packing(tile)
         self._write_packing(packing, view, w.shape[1], x.shape[2:])
         tile.write("}")
-        self.write_tile(tile, depth, f"weights + row * {size(depth)}", depth)
-        self.write_store(tile, value, result, spatial, channel, f"({g} * {rows} + row + r)")
+        self.write_tile(tile, "left")
+        self.write_store(tile, value, result, spatial, channel, f"({g} * {rows} + first + r)")
         writer.close_steps()
 
     def _own(self) -> Computation:
@@ -242,13 +253,13 @@ class _Convolution(_Tiles):
         simple = all(k == 1 and s == 1 for k, s in zip(view.kernel, view.strides, strict=True)) and not view.is_padded
         if simple:
             scope.write(f"for (int64_t k = 0; k < {size(channels)}; ++k)")
-            scope.write("    for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c)")
+            scope.write(f"    for (int64_t c = 0; c < {self.width}; ++c)")
             element = f"image[k * {plane} + start + c]"
-            scope.write(f"        columns[k * PARTITA_TILE_COLUMNS + c] = c < width ? {element} : 0.0f;")
+            scope.write(f"        columns[k * {self.width} + c] = c < width ? {element} : 0.0f;")
             return
         rank = len(spatial)
-        scope.write(f"int64_t origin[{rank}][PARTITA_TILE_COLUMNS]; /* of each window, per axis */")
-        scope.write("for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c) {")
+        scope.write(f"int64_t origin[{rank}][{self.width}]; /* of each window, per axis */")
+        scope.write(f"for (int64_t c = 0; c < {self.width}; ++c) {{")
         inner = scope.inner()
         inner.write("int64_t rest = start + c;")
         for axis in reversed(range(rank)):
@@ -262,7 +273,7 @@ class _Convolution(_Tiles):
         scope.write(f"    const float *source = image + k * {plane};")
         kernel_axes = [Axis(f"k{axis}", extent) for axis, extent in enumerate(view.kernel)]
         body = self.writer.printer.open_loops(kernel_axes, scope.inner())
-        body.write("for (int64_t c = 0; c < PARTITA_TILE_COLUMNS; ++c) {")
+        body.write(f"for (int64_t c = 0; c < {self.width}; ++c) {{")
         cell = body.inner()
         names = [self.writer.printer.axis_names[axis] for axis in kernel_axes]
         tests = ["c < width"]
@@ -274,6 +285,6 @@ class _Convolution(_Tiles):
             place = f"p{axis}" if not place else f"({place}) * {size(spatial[axis])} + p{axis}"
         cell.write(f"target[c] = {' && '.join(tests)} ? source[{place}] : 0.0f;")
         body.write("}")
-        body.write("target += PARTITA_TILE_COLUMNS;")
+        body.write(f"target += {self.width};")
         self.writer.printer.close_loops(kernel_axes, scope.inner())
         scope.write("}")

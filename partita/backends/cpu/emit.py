@@ -28,7 +28,6 @@ HEADERS = Path(__file__).parent / "c"
 HEADER_NAMES = (
     "partita_kernel",
     "partita_scalar",
-    "partita_gemm",
     "partita_strings",
     "partita_blocked",
     "partita_text",
@@ -38,7 +37,7 @@ HEADER_NAMES = (
 )
 DECODERS = tuple((name, "src/partita_images.h") for name in ("turbojpeg", "png", "tiff", "webp", "openjp2"))
 INCLUDES = "#include <string.h>\n" + "".join(
-    f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:4])
+    f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:3])
 )
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from partita.backends.cpu.blocked_convolution import COPIES
 from partita.backends.cpu.blocked_operators import block_count, is_packed_product
@@ -15,7 +14,16 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.pack_products import FEW
 from partita.backends.cpu.scalars import stored
-from partita.backends.cpu.tiles import CACHED_PANEL, FEW_TILES, PRODUCTS, Ahead, Tile, tile_function, weights_ahead
+from partita.backends.cpu.tiles import (
+    CACHED_PANEL,
+    FEW_TILES,
+    PRODUCTS,
+    Ahead,
+    Tile,
+    tile_rows,
+    weights_ahead,
+    write_sums,
+)
 from partita.ir import dims
 from partita.ir.expression import Axis, Load, replace_indices
 from partita.ir.formula import compute
@@ -78,7 +86,7 @@ class ProductKernel:
 
     def write(self) -> Kernel:
         writer = self.writer
-        pixels = self.tile_rows(self.rows)
+        pixels = tile_rows(self.rows, writer.target.sums // self.panels)
         tiles, together = dims.ceil_div(self.rows, pixels), self._tiles_together(pixels)
         groups = Axis("group", dims.ceil_div(tiles, together))
         panel, tile = Axis("panel", block_count(self.columns, self.width)), Axis("tile", together)
@@ -106,7 +114,10 @@ class ProductKernel:
         fields = f"{blocks}, {step}, {0 if is_known else self.deep}, 0, {self.width}, {self.block}"
         scope.write(f"const partita_window window = {{{fields}}};")
         scope.write(f"float sums[{pixels * self.width}] __attribute__((aligned(64)));")
-        self._write_sums(scope, Tile(pixels, self.panels, step, int(self.depth) if is_known else None), tile, together)
+        shape = Tile(pixels, self.panels, step, int(self.depth) if is_known else None)
+        ahead = self.ahead(shape, together)
+        scope.write(f"const float *next = {ahead.start(tile)};")
+        write_sums(self.writer, scope, shape, ahead, self.rows, self.deep, self.width)
         self.write_store(scope, f"{panel} * {self.width}")
 
     def _tiles_together(self, pixels: int) -> int:
@@ -115,46 +126,8 @@ class ProductKernel:
         tiles = dims.ceil_div(self.rows, pixels)
         return -(-int(tiles) // -(-int(tiles) // most)) if dims.is_static(tiles) and tiles else most
 
-    def _write_sums(self, scope: Scope, tile: Tile, number: str, together: int) -> None:
-        """Calls the register tiles that sum `rows` rows: one, or several of sizes that together make any number."""
-        pixels = tile.pixels
-        ahead = self.ahead(tile, together)
-        scope.write(f"const float *next = {ahead.start(number)};")
-
-        def call(rows: int, done: str = "") -> str:
-            function = tile_function(self.writer, replace(tile, pixels=rows), ahead)
-            source, sums = (f" + {done} * {self.deep}", f" + {done} * {self.width}") if done else ("", "")
-            return f"{function}(&window, source{source}, weights, next, sums{sums});"
-
-        scope.write(f"if (rows == {pixels})")
-        scope.write(f"    {call(pixels)}")
-        if dims.is_static(self.rows):
-            rest = int(self.rows) % pixels
-            if rest:
-                scope.write("else")
-                scope.write(f"    {call(rest)}")
-            return
-        scope.write("else {")
-        inner = scope.inner()
-        inner.write("int64_t done = 0;")
-        for power in (16, 8, 4, 2, 1):
-            if power < pixels:
-                inner.write(f"if (rows & {power}) {{")
-                inner.write(f"    {call(power, 'done')}")
-                inner.write(f"    done += {power};")
-                inner.write("}")
-        scope.write("}")
-
     def ahead(self, tile: Tile, together: int) -> Ahead:
         return weights_ahead(tile, self.block, dims.typical(self.depth) * self.width, together)
-
-    def tile_rows(self, rows: dims.Dim) -> int:
-        """Rows of a tile: as many as fill the registers with sums, or fewer that share out the rows evenly."""
-        most = self.writer.target.sums // self.panels
-        if not dims.is_static(rows):
-            return most
-        count = max(int(rows), 1)
-        return -(-count // -(-count // most))
 
     def write_store(self, scope: Scope, start: str, first: str = "first") -> None:
         """Stores the tile `sums`, whose top left element is at row `first` and column `start`, row by row."""
@@ -256,7 +229,7 @@ class RunTimeProductKernel(ProductKernel):
 
     def _write_by_matrix(self) -> Kernel:
         """Each step computes a matrix, one panel of columns after the other, which it packs first."""
-        writer, pixels = self.writer, self.tile_rows(self.rows)
+        writer, pixels = self.writer, tile_rows(self.rows, self.writer.target.sums // self.panels)
         writer.uses_workspace = True
         tiles = dims.ceil_div(self.rows, pixels)
         products = dims.typical(self.rows) * self.columns * dims.typical(self.depth)

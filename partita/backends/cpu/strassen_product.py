@@ -11,7 +11,7 @@ from partita.backends.cpu.blocked_operators import block_count
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.backends.cpu.packed_product import ProductKernel
-from partita.backends.cpu.tiles import AHEAD, PRODUCTS, Tile, tile_function, weights_ahead
+from partita.backends.cpu.tiles import AHEAD, PRODUCTS, Tile, tile_function, tile_rows, weights_ahead
 from partita.ir import dims
 from partita.ir.expression import Axis
 from partita.ir.graph import Node
@@ -34,7 +34,7 @@ class StrassenKernel(ProductKernel):
         writer.uses_shared = True
         self.half = int(self.rows) // 2
         self._write_quarters()
-        pixels = self.tile_rows(self.half)
+        pixels = tile_rows(self.half, writer.target.sums // self.panels)
         tile = Axis("tile", block_count(self.half, pixels))
         panel = Axis("panel", self.columns // 2 // self.width)
         scope = writer.open_steps([panel, tile], 7 * pixels * self.width * self.depth / PRODUCTS)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import KernelWriter
+from partita.ir import dims
+from partita.ir.dims import Dim
 
 PRODUCTS = 50  # a nanosecond, on one thread
 LINE = 16  # elements of a cache line
@@ -79,3 +82,43 @@ def tile_function(
         f"                 window, {'places' if gathers else 'NULL'}, x, weights, next, out);\n}}\n"
     )
     return name
+
+
+def tile_rows(rows: Dim, most: int) -> int:
+    """Rows of a tile: the most there may be, or fewer that share out the rows evenly."""
+    if not dims.is_static(rows):
+        return most
+    count = max(int(rows), 1)
+    return -(-count // -(-count // most))
+
+
+def write_sums(
+    writer: KernelWriter, scope: Scope, tile: Tile, ahead: Ahead, total: Dim, depth: str, width: int
+) -> None:
+    """Calls the register tiles that sum `rows` rows of `depth` elements from `source` on, of `total` rows, with
+    `weights` into `sums`, whose rows have `width` elements: one tile, or several of sizes that together make any
+    number."""
+
+    def call(count: int, done: str = "") -> str:
+        function = tile_function(writer, replace(tile, pixels=count), ahead)
+        source, sums = (f" + {done} * {depth}", f" + {done} * {width}") if done else ("", "")
+        return f"{function}(&window, source{source}, weights, next, sums{sums});"
+
+    scope.write(f"if (rows == {tile.pixels})")
+    scope.write(f"    {call(tile.pixels)}")
+    if dims.is_static(total):
+        rest = int(total) % tile.pixels
+        if rest:
+            scope.write("else")
+            scope.write(f"    {call(rest)}")
+        return
+    scope.write("else {")
+    inner = scope.inner()
+    inner.write("int64_t done = 0;")
+    for power in (16, 8, 4, 2, 1):
+        if power < tile.pixels:
+            inner.write(f"if (rows & {power}) {{")
+            inner.write(f"    {call(power, 'done')}")
+            inner.write(f"    done += {power};")
+            inner.write("}")
+    scope.write("}")

@@ -100,7 +100,7 @@ def test_convolution(name):
     add_all(batch, text, {"x": array(*x)}, {"w": array(*w)})
     with_bias = text.replace("(x, w)", "(x, w, bias)")
     add_all(batch, with_bias, {"x": array(*x)}, {"w": array(*w), "bias": array(w[0], seed=3)}, as_inputs=True)
-    batch.check()
+    batch.check(2e-5 if name == "deep" else 1e-5)  # Exp makes of the error of c one that is c times as large
 
 
 @pytest.mark.parametrize("name", PRODUCTS)
