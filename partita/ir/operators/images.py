@@ -1,4 +1,4 @@
-"""ImageDecoder: an image says its sizes first, which become dimensions; then it is decoded."""
+"""ImageDecoder: an image tells its sizes first, which become dimensions; then it is decoded."""
 
 from __future__ import annotations
 

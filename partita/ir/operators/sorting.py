@@ -4,22 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Computation, Expr, Literal, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, only, select, size
+from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, only, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis, required_ints
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import becomes, computes, infers, performs, sized_by_data
-from partita.ir.procedure import Loops, Procedure, Store, current, each, indices_over, once, over, store, temporary
+from partita.ir.procedure import (
+    Loops,
+    Procedure,
+    Store,
+    current,
+    each,
+    fill,
+    indices_over,
+    once,
+    over,
+    store,
+    temporary,
+)
 from partita.ir.types import DType, TensorType, Type
 
-INT64, BOOL = DType.INT64, DType.BOOL
-PASSES = 40  # of a merge sort whose length is not known: more than any tensor needs
+INT64, UINT64, BOOL = DType.INT64, DType.UINT64, DType.BOOL
+DIGIT = 8  # bits
+FEW = 32  # elements that are chosen by inserting each where it belongs
+MOST_COLUMNS = 8  # that are worth a sort each
+LANES = 8  # boxes that are compared with one at a time
+SIDES = 5  # of a box: where it begins and ends, along both axes; its area
+PASSES = 40  # of a merge sort: more than any tensor needs
 
 
 def counter(name: str) -> Value:
@@ -34,14 +53,15 @@ def advance(value: Value, when: Expr | None = None) -> Store:
 # ---------------------------------------------------------------------- sorting
 
 
-class Sorted:
-    """Places, sorted by merging: stable, in n log n steps. Of runs sorted so far, two at a time become one of twice the
-    width, from one half of `order` to the other."""
+class Places:
+    """Places that are sorted from one half of `order` to the other; equal ones stay as they are."""
+
+    names: tuple[str, ...] = ()  # of numbers that sorting takes
 
     def __init__(self, longest: Dim) -> None:
         self.longest = longest
         self.order = temporary("order", INT64, [2, longest + 1])  # one more, that is read past the end and dropped
-        self.side, *self.numbers = map(counter, ("side", "width", "left", "middle", "right", "stop", "takes_right"))
+        self.side, *self.numbers = map(counter, ("side", *self.names))
         self.temporaries = (self.order, self.side, *self.numbers)
 
     def at(self, place: Expr | int) -> Expr:
@@ -51,12 +71,17 @@ class Sorted:
     def start(self) -> tuple[Store | Loops, ...]:
         """The places 0, 1, 2 ... in order."""
         n = over("n", self.longest + 1)
-        place = select(n < size(self.longest), n, 0)
-        return each([n], *(store(self.order, [side, n], place) for side in (0, 1))), store(self.side, [], 0)
+        places = (store(self.order, [side, n], select(n < size(self.longest), n, 0)) for side in (0, 1))
+        return each([n], *places), store(self.side, [], 0)
+
+
+class Merged(Places):
+    """Sorted by comparing: of runs sorted so far, two at a time become one of twice the width."""
+
+    names = ("width", "left", "middle", "right", "stop", "takes_right")
 
     def sort(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Loops:
         """Sorts the first `count` places: `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
-        passes = max(int(self.longest) - 1, 0).bit_length() if dims.is_static(self.longest) else PASSES
         width, left, middle, right, stop, takes_right = self.numbers
         now, other, wide = over("t", self.longest), 1 - current(self.side), current(width)
         begin = once(
@@ -78,8 +103,59 @@ class Sorted:
             until=now >= count,
         )
         turn = (store(self.side, [], other), store(width, [], wide * 2))
-        again = each([over("pass", passes)], store(stop, [], 0), merge, *turn, until=wide >= count)
+        again = each([over("pass", PASSES)], store(stop, [], 0), merge, *turn, until=wide >= count)
         return once(store(width, [], 1), again)
+
+
+class ByDigits(Places):
+    """Sorted by the digits of keys, the last digit first; one that all have in common is left out."""
+
+    names = ("total", "digit")
+
+    def __init__(self, longest: Dim) -> None:
+        super().__init__(longest)
+        self.keys = temporary("keys", UINT64, [2, longest + 1])
+        self.starts = temporary("starts", INT64, [1 << DIGIT])  # of the places for each digit
+        self.temporaries = (*self.temporaries, self.keys, self.starts)
+
+    def sort(self, count: Expr, element: Callable[[Expr], Expr], *, is_falling: bool = False) -> Loops:
+        """Sorts the first `count` places by the numbers there, NaN above all."""
+        n, value, (total, digit) = over("t", self.longest), over("v", 1 << DIGIT), self.numbers
+        key, bits = key_of(element(self.at(n)), is_falling)
+        number, here, there = over("digit", -(-bits // DIGIT)), current(self.side), 1 - current(self.side)
+        own, start = current(self.starts, [value]), current(self.starts, [current(digit)])
+
+        def find(place: Expr | int) -> Store:
+            rest = call("shift_right", current(self.keys, [here, place]), cast(number * DIGIT, UINT64))
+            return store(digit, [], cast(call("bit_and", rest, literal((1 << DIGIT) - 1, UINT64)), INT64))
+
+        up = store(self.starts, [current(digit)], start + 1)
+        begins = (store(digit, [], own), store(self.starts, [value], current(total)))
+        sums = each([value], *begins, store(total, [], current(total) + current(digit)))
+        halves = ((self.order, self.at(n)), (self.keys, current(self.keys, [here, n])))
+        move = each([n], find(n), *(store(half, [there, start], what) for half, what in halves), up, until=n >= count)
+        by_digit = each(
+            [number],
+            store(total, [], 0),
+            fill(self.starts, lambda _: literal(0, INT64)),
+            each([n], find(n), up, until=n >= count),
+            find(0),
+            once(sums, move, store(self.side, [], there), when=start < count),
+        )
+        return once(each([n], store(self.keys, [here, n], key), until=n >= count), by_digit)
+
+
+def key_of(x: Expr, is_falling: bool) -> tuple[Expr, int]:
+    """A uint64 that is ordered as `x` is, NaN above all, or the other way round; and how many bits it has."""
+    if x.dtype.is_float:
+        x = cast(x, DType.FLOAT64 if x.dtype is DType.FLOAT64 else DType.FLOAT32) + 0.0  # -0 is 0
+        bits, raw = x.dtype.bits, cast(call("bit_cast", x, dtype=DType.of(np.dtype(f"u{x.dtype.itemsize}"))), UINT64)
+        first, last = 1 << (bits - 1), (1 << bits) - 1
+        key = select(is_nan(x), literal(last, UINT64), select(raw >= first, last - raw, raw + first))
+    else:
+        bits, last = x.dtype.bits, (1 << x.dtype.bits) - 1
+        key = cast(x, UINT64) + (1 << (bits - 1) if x.dtype.is_signed else 0)
+    return last - key if is_falling else key, bits
 
 
 def is_nan(x: Expr) -> Expr:
@@ -124,11 +200,15 @@ def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
     def better(first: Expr, second: Expr) -> Expr:
         return is_less(second, first) if largest else is_less(first, second)
 
+    others = tuple(row.axis for n, row in enumerate(rows) if n != axis)
+    if dims.is_static(most) and 0 < most <= FEW:
+        return _few(node, most, candidate, element(candidate), better, along, others)
+
     # Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit.
-    room = dims.minimum(length, dims.maximum(2 * most, 64))
-    places, count = Sorted(room), counter("count")
+    room = dims.minimum(length, dims.maximum(2 * most, 1 << DIGIT))
+    places, count = ByDigits(room), counter("count")
     is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", x.tensor.dtype, [])
-    sort = places.sort(current(count), lambda a, b: better(element(a), element(b)))
+    sort = places.sort(current(count), element, is_falling=bool(largest))
     worst = places.at(max(most - 1, 0) if dims.is_static(most) else size(dims.maximum(most - 1, 0)))
     thin_out = once(
         sort,
@@ -140,12 +220,33 @@ def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
     is_taken = call("logical_not", current(is_limited)) | better(element(candidate), current(limit))
     end = [current(places.side), current(count)]
     take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
-    results = [element(places.at(k)), places.at(k)]
-    write = each([k], *(store(y, along(k), body) for y, body in zip(node.outputs, results, strict=False)))
+    results = zip(node.outputs, (element(places.at(k)), places.at(k)), strict=False)
+    write = each([k], *(store(y, along(k), result) for y, result in results))
     begin = (store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
     nests = (once(*places.start(), *begin), each([candidate], take), once(sort, write))
-    others = tuple(row.axis for n, row in enumerate(rows) if n != axis)
     return Procedure(nests, (*places.temporaries, count, is_limited, limit), others)
+
+
+def _few(
+    node: Node, most: int, candidate: Index, mine: Expr, better: Callable[[Expr, Expr], Expr],
+    along: Callable[[Expr], list[Expr]], rows: tuple[Axis, ...],
+) -> Procedure:  # fmt: skip
+    """The best so far are kept in order; what is better than the last of them goes up to its place."""
+    chosen, order = temporary("chosen", mine.dtype, [most]), temporary("order", INT64, [most])
+    count, place, k = counter("count"), counter("place"), over("k", most)
+    now, above = current(place), call("max", current(place) - 1, 0)
+    down = (store(kept, [now], current(kept, [above])) for kept in (chosen, order))
+    stays = call("logical_not", better(mine, current(chosen, [above])))
+    take = once(
+        store(place, [], call("min", current(count), most - 1)),
+        store(count, [], call("min", current(count) + 1, most)),
+        each([over("s", most)], *down, store(place, [], above), until=(now <= 0) | stays),
+        *(store(kept, [now], new) for kept, new in ((chosen, mine), (order, candidate))),
+        when=(current(count) < most) | better(mine, current(chosen, [most - 1])),
+    )
+    results = zip(node.outputs, (chosen, order), strict=False)
+    write = each([k], *(store(y, along(k), current(kept, [k])) for y, kept in results))
+    return Procedure((once(store(count, [], 0)), each([candidate], take), write), (chosen, order, count, place), rows)
 
 
 @sized_by_data("TopK", operands=[1])
@@ -192,8 +293,14 @@ def sorted_type(node: Node, x: Value) -> Type:
 @performs("SortRows", domain=DOMAIN)
 def sort_rows(node: Node, x: Value) -> Procedure:
     """The places of rows [n, m] in their order; of equal ones, the first comes first."""
-    places, n = Sorted(x.shape[0]), over("n", x.shape[0])
-    sort = places.sort(size(x.shape[0]), lambda a, b: _where_they_differ(x, a, b, is_less))
+    (count, width), n = x.shape, over("n", x.shape[0])
+    places: Merged | ByDigits
+    if x.tensor.dtype is not DType.STRING and dims.is_static(width) and width <= MOST_COLUMNS:
+        places, column = ByDigits(count), over("c", width)
+        sort = each([column], places.sort(size(count), lambda a: load(x, a, width - 1 - column)))
+    else:
+        places = Merged(count)
+        sort = places.sort(size(count), lambda a, b: _where_they_differ(x, a, b, is_less))
     copy = each([n], store(node.output, [n], places.at(n)))
     return Procedure((once(*places.start()), sort, copy), places.temporaries)
 
@@ -249,42 +356,49 @@ def suppression(
     """The best boxes that overlap none chosen before; for each class of each sample."""
     (limit,), winners, length = required_ints(node, 2), node.output, scores.shape[2]
     batch, kind = over("batch", scores.shape[0]), over("kind", scores.shape[1])
-    places, candidates, chosen = Sorted(length), counter("candidates"), counter("chosen")
-    overlaps = temporary("overlaps", BOOL, [])
-    box, rank, other = over("box", length), over("rank", length), over("w", limit)
+    places, candidates, chosen = ByDigits(length), counter("candidates"), counter("chosen")
+    blocks, kept = dims.ceil_div(limit, LANES), boxes.tensor.dtype
+    own, others = temporary("own", kept, [SIDES]), temporary("others", kept, [SIDES, blocks * LANES])
+    overlaps, block, lane = temporary("overlaps", DType.FLOAT32, []), over("block", blocks), over("lane", LANES)
+    box, rank, other, side = over("box", length), over("rank", length), over("w", limit), over("side", SIDES)
     best, score = places.at(rank), load(scores, batch, kind, box)
-    keep = call("eq", score, score) if least is None else score >= only(least)  # NaN never counts
+    keep = call("eq", score, score) if least is None else score > only(least)  # NaN never counts
     collect = each([box], store(places.order, [0, current(candidates)], box, keep), advance(candidates, keep))
-    pair = (best, current(winners, [batch, kind, other]))
-    corners = [[load(boxes, batch, place, n) for n in range(4)] for place in pair]
-    highest = literal(0.0, boxes.tensor.dtype) if threshold is None else only(threshold)
-    compare = store(overlaps, [], _overlap(*corners, is_centered=bool(center_point_box)) > highest)
+    pair = [
+        [current(own, [k]) for k in range(SIDES)],
+        [current(others, [k, block * LANES + lane]) for k in range(SIDES)],
+    ]
+    highest = literal(0.0, kept) if threshold is None else only(threshold)
+    hits = reduce("sum", [lane.axis], cast(_overlap(*pair) > highest, DType.FLOAT32))
+    measures = _measures([load(boxes, batch, best, k) for k in range(4)], is_centered=bool(center_point_box))
     win = store(winners, [batch, kind, current(chosen)], best)
+    join = each([side], store(others, [side, current(chosen)], current(own, [side])))
     choose = each(
         [rank],
-        store(overlaps, [], False),
-        each([other], compare, until=(other >= current(chosen)) | current(overlaps)),
-        once(win, advance(chosen), when=call("logical_not", current(overlaps))),
+        *(store(own, [k], measure) for k, measure in enumerate(measures)),
+        store(overlaps, [], 0.0),
+        each([block], store(overlaps, [], hits), until=(block * LANES >= current(chosen)) | (current(overlaps) > 0)),
+        once(win, join, advance(chosen), when=call("eq", current(overlaps), 0.0)),
         until=(rank >= current(candidates)) | (current(chosen) >= size(limit)),
     )
     none = store(winners, [batch, kind, other], -1)
-    begin = (*places.start(), *(store(value, [], 0) for value in (candidates, chosen)))
-    sort = places.sort(current(candidates), lambda a, b: load(scores, batch, kind, b) < load(scores, batch, kind, a))
+    counts = (store(value, [], 0) for value in (candidates, chosen))
+    begin = (*places.start(), *counts, fill(others, lambda *_: literal(0.0, kept)))  # which nothing overlaps
+    sort = places.sort(current(candidates), lambda a: load(scores, batch, kind, a), is_falling=True)
     nests = (once(*begin), each([other], none), collect, sort, choose)
-    return Procedure(nests, (*places.temporaries, candidates, chosen, overlaps), (batch.axis, kind.axis))
+    return Procedure(nests, (*places.temporaries, candidates, chosen, own, others, overlaps), (batch.axis, kind.axis))
 
 
-def _overlap(first: Sequence[Expr], second: Sequence[Expr], *, is_centered: bool) -> Expr:
+def _measures(box: Sequence[Expr], *, is_centered: bool) -> list[Expr]:
+    """Where a box begins and ends, along both axes; its area. Its ends are given in any order."""
+    ends: list[Expr] = []
+    for a, b in ((box[0], box[2]), (box[1], box[3])):
+        ends += (a - b / 2, a + b / 2) if is_centered else (call("min", a, b), call("max", a, b))
+    return [*ends, (ends[1] - ends[0]) * (ends[3] - ends[2])]
+
+
+def _overlap(one: Sequence[Expr], two: Sequence[Expr]) -> Expr:
     """The intersection of two boxes over their union; 0 where the intersection is empty."""
-
-    def ends(a: Expr, b: Expr) -> tuple[Expr, Expr]:
-        """A side from its two ends, in any order, or from its middle and its length."""
-        return (a - b / 2, a + b / 2) if is_centered else (call("min", a, b), call("max", a, b))
-
-    sides = []
-    for axis in (0, 1):
-        (low, high), (other_low, other_high) = (ends(box[axis], box[axis + 2]) for box in (first, second))
-        common = call("min", high, other_high) - call("max", low, other_low)
-        sides.append((call("max", common, 0.0), high - low, other_high - other_low))
-    common, one, two = (a * b for a, b in zip(*sides, strict=True))
-    return select(common > 0, common / (one + two - common), 0.0)
+    sides = [call("min", one[k + 1], two[k + 1]) - call("max", one[k], two[k]) for k in (0, 2)]
+    common = call("max", sides[0], 0.0) * call("max", sides[1], 0.0)
+    return select(common > 0, common / (one[4] + two[4] - common), 0.0)

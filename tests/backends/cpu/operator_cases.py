@@ -221,7 +221,7 @@ def _chosen(corners: Array, scores: Array, most: int, threshold: float, least: f
         for place in np.argsort(-scores[batch, kind], kind="stable"):
             candidate = corners[batch, place]
             clear = all(_overlap(candidate, corners[batch, other], centered) <= threshold for other in kept)
-            if scores[batch, kind, place] >= least and clear and len(kept) < most:
+            if scores[batch, kind, place] > least and clear and len(kept) < most:
                 kept.append(int(place))
         rows += [(batch, kind, place) for place in kept]
     return np.array(rows, np.int64).reshape(-1, 3)

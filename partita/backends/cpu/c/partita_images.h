@@ -23,7 +23,7 @@ typedef struct partita_image {
 
 static inline bool partita_image_fail(partita_image *image, const char *problem) {
     if (!image->problem[0])
-        snprintf(image->problem, sizeof image->problem, "%.199s", problem);
+        snprintf(image->problem, sizeof image->problem, "%.*s", (int)strcspn(problem, "\n"), problem);
     return false;
 }
 
@@ -136,6 +136,8 @@ static inline int64_t partita_image_read(partita_image *image, void *target, int
 static inline void partita_image_keep(partita_image *image, uint8_t *pixels) {
     for (int64_t n = 0; pixels && n < 3 * image->height * image->width; ++n)
         image->rgb[n] = pixels[n / 3 * 4 + n % 3];
+    if (!pixels)
+        partita_image_fail(image, "there is no memory for it");
     free(pixels);
 }
 
@@ -171,8 +173,6 @@ static inline void partita_image_png(partita_image *image) {
         if (pixels)
             png_image_finish_read(&png, NULL, pixels, 0, NULL);
         partita_image_keep(image, pixels);
-        if (!pixels)
-            partita_image_fail(image, "there is no memory for it");
     }
     if (PNG_IMAGE_FAILED(png))
         partita_image_fail(image, png.message);
@@ -193,7 +193,6 @@ static inline int partita_tiff_error(TIFF *tiff, void *user, const char *module,
     return (void)tiff, (void)module, 1;
 }
 static inline tmsize_t partita_tiff_read(thandle_t user, void *to, tmsize_t n) { return partita_image_read(user, to, n); }
-static inline tmsize_t partita_tiff_write(thandle_t user, void *from, tmsize_t n) { return (void)user, (void)from, 0 * n; }
 static inline int partita_tiff_close(thandle_t user) { return (void)user, 0; }
 static inline toff_t partita_tiff_size(thandle_t user) { return (toff_t)((partita_image *)user)->bytes; }
 static inline toff_t partita_tiff_seek(thandle_t user, toff_t to, int from) {
@@ -209,7 +208,7 @@ static inline void partita_image_tiff(partita_image *image) {
     TIFFOpenOptionsSetErrorHandlerExtR(options, partita_tiff_error, image);
     TIFFOpenOptionsSetWarningHandlerExtR(options, partita_tiff_error, NULL);
     TIFFOpenOptionsSetMaxSingleMemAlloc(options, 4 * PARTITA_PIXELS);
-    TIFF *tiff = TIFFClientOpenExt("image", "rm", image, partita_tiff_read, partita_tiff_write, partita_tiff_seek,
+    TIFF *tiff = TIFFClientOpenExt("image", "rm", image, partita_tiff_read, partita_tiff_read, partita_tiff_seek,
                                    partita_tiff_close, partita_tiff_size, NULL, NULL, options);
     TIFFOpenOptionsFree(options);
     bool is_read = tiff && TIFFRGBAImageOK(tiff, text) && TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &height) &&
@@ -251,11 +250,7 @@ static inline void partita_image_webp(partita_image *image) {
 #include <openjpeg.h>
 #endif
 
-static inline void partita_jp2_error(const char *text, void *user) {
-    char line[160];
-    snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
-    partita_image_fail(user, line);
-}
+static inline void partita_jp2_error(const char *text, void *user) { partita_image_fail(user, text); }
 static inline OPJ_SIZE_T partita_jp2_read(void *target, OPJ_SIZE_T bytes, void *user) {
     const int64_t count = partita_image_read(user, target, (int64_t)bytes);
     return count ? (OPJ_SIZE_T)count : (OPJ_SIZE_T)-1;
@@ -311,24 +306,23 @@ static inline void partita_image_jp2(partita_image *image) {
 /* ------------------------------------------------------------------ all of them */
 
 typedef struct partita_image_format {
-    const char *name, *package;
+    const char *name, *package, *mark;
     int place, length; /* of the mark in what such an image begins with, in bytes */
-    const char *mark;
     void (*decode)(partita_image *image);
 } partita_image_format;
 
 /* Decodes, or fails with the node's name. */
 static inline void partita_decode(const partita_call *call, int32_t *status, partita_string node, partita_image *image) {
     static const partita_image_format formats[] = {
-        {"BMP", "", 0, 2, "BM", partita_image_bmp},
-        {"PNM", "", 0, 1, "P", partita_image_pnm},
-        {"JPEG", "libturbojpeg0-dev", 0, 3, "\xff\xd8\xff", partita_image_jpeg},
-        {"PNG", "libpng-dev", 0, 4, "\x89PNG", partita_image_png},
-        {"TIFF", "libtiff-dev, 4.5 or later", 0, 4, "II*\0", partita_image_tiff},
-        {"TIFF", "libtiff-dev, 4.5 or later", 0, 4, "MM\0*", partita_image_tiff},
-        {"WebP", "libwebp-dev", 8, 4, "WEBP", partita_image_webp},
-        {"JPEG 2000", "libopenjp2-7-dev", 4, 4, "jP  ", partita_image_jp2},
-        {"JPEG 2000", "libopenjp2-7-dev", 0, 4, "\xff\x4f\xff\x51", partita_image_jp2},
+        {"BMP", "", "BM", 0, 2, partita_image_bmp},
+        {"PNM", "", "P", 0, 1, partita_image_pnm},
+        {"JPEG", "libturbojpeg0-dev", "\xff\xd8\xff", 0, 3, partita_image_jpeg},
+        {"PNG", "libpng-dev", "\x89PNG", 0, 4, partita_image_png},
+        {"TIFF", "libtiff-dev, 4.5 or later", "II*\0", 0, 4, partita_image_tiff},
+        {"TIFF", "libtiff-dev, 4.5 or later", "MM\0*", 0, 4, partita_image_tiff},
+        {"WebP", "libwebp-dev", "WEBP", 8, 4, partita_image_webp},
+        {"JPEG 2000", "libopenjp2-7-dev", "jP  ", 4, 4, partita_image_jp2},
+        {"JPEG 2000", "libopenjp2-7-dev", "\xff\x4f\xff\x51", 0, 4, partita_image_jp2},
     };
     const partita_image_format *format = formats, *const end = formats + sizeof formats / sizeof *formats;
     while (format < end && (image->bytes < 12 || memcmp(image->data + format->place, format->mark, (size_t)format->length)))
@@ -355,7 +349,6 @@ static inline void partita_image_sizes(PARTITA_ROUTINE, const uint8_t *data, int
     partita_image image = {.data = data, .bytes = bytes};
     partita_decode(call, status, node, &image);
     sizes[0] = image.height, sizes[1] = image.width;
-    (void)begin, (void)end;
 }
 
 /* `order`: 0 RGB, 1 BGR, 2 gray: 0.299 R + 0.587 G + 0.114 B. */
@@ -376,6 +369,5 @@ static inline void partita_image_pixels(PARTITA_ROUTINE, const uint8_t *data, in
     }
     if (order == 2)
         free(rgb);
-    (void)begin, (void)end;
 }
 #endif

@@ -15,7 +15,7 @@
 
 /* What a routine is given first: its call, where a failure goes, and the rows that it computes. */
 #define PARTITA_ROUTINE \
-    const partita_call *call PARTITA_UNUSED, int32_t *status PARTITA_UNUSED, int64_t begin, int64_t end
+    const partita_call *call PARTITA_UNUSED, int32_t *status PARTITA_UNUSED, int64_t begin PARTITA_UNUSED, int64_t end PARTITA_UNUSED
 
 /* Runs all steps of a phase, on all threads where there are pieces of `grain` steps to share. */
 static inline void partita_run_phase(const partita_call *call, partita_task phase, const void *const *pointers,
