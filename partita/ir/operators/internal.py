@@ -29,33 +29,26 @@ def chosen(elements: Sequence[Dim], place: Expr) -> Expr:
 
 
 @computes("Dims", domain=DOMAIN)
-def dims_operator(node: Node) -> Computation:
-    """A 0-D or 1-D int64 tensor of symbolic dimensions: attributes `dims` and `rank`."""
-    elements = node.attributes["dims"]
-    if node.attributes["rank"] == 0:
-        return compute([], lambda: size(elements[0]))
-    return compute([len(elements)], lambda i: chosen(elements, i))
+def dims_operator(node: Node, *, dims: Sequence[Dim], rank: int) -> Computation:
+    """A 0-D or 1-D int64 tensor of symbolic dimensions."""
+    return compute([len(dims)] * rank, lambda *i: chosen(dims, i[0]) if i else size(dims[0]))
 
 
 @computes("Copy", domain=DOMAIN)
-def copy(node: Node) -> Computation:
+def copy(node: Node, x: Value) -> Computation:
     """The operand, in memory of its own."""
-    x = node.operand(0)
     return compute(x.shape, lambda *i: load(x, *i))
 
 
 @computes("Element", domain=DOMAIN)
-def element_at(node: Node) -> Computation:
-    """What lies at one place of an axis (attribute `axis`, else the first), which is not checked: a loop counts it."""
-    x, place, axis = node.operand(0), node.operand(1), node.attributes.get("axis", 0)
-    shape = [dim for n, dim in enumerate(x.shape) if n != axis]
-    return compute(shape, lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
+def element_at(node: Node, x: Value, place: Value, *, axis: int = 0) -> Computation:
+    """What lies at one place of an axis, which is not checked: a loop counts it."""
+    return compute((*x.shape[:axis], *x.shape[axis + 1 :]), lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
 
 
 @infers("Region", "Fused", "Chain", domain=DOMAIN)
-def body_types(node: Node) -> list[Type]:
-    """A node that holds its meaning as a graph: attribute `body`, whose inputs are the node's operands."""
-    body: Graph = node.attributes["body"]
+def body_types(node: Node, *, body: Graph) -> list[Type]:
+    """A node that holds its meaning as a graph, whose inputs are the node's operands."""
     return [output.type for output in body.outputs]
 
 
@@ -71,24 +64,22 @@ def repeated(build: Builder, vector: Value, count: int) -> Value:
 
 
 @propagates("Region", "Fused", domain=DOMAIN)
-def body_content(node: Node) -> Known | None:
+def body_content(node: Node, *, body: Graph) -> Known | None:
     """What is known inside is known outside."""
-    body: Graph = node.attributes["body"]
     return body.outputs[0].known
 
 
 @infers("Observe", domain=DOMAIN)
-def observed_types(node: Node) -> Type:
+def observed_types(node: Node, sizes: Value) -> Type:
     """Sizes that data decides: the elements of an int64 tensor of rank 0 or 1 become the dimensions `symbols`. The
     result is the operand again; whatever is shaped by the symbols reads it, and so comes after. With a second operand,
     a boolean scalar, a run fails with `message` unless it holds."""
-    return node.operand(0).type
+    return sizes.type
 
 
 @propagates("Observe", domain=DOMAIN)
-def observed_symbols(node: Node) -> Known:
-    symbols = [dims.symbol(name) for name in node.attributes["symbols"]]
-    return np.array(symbols, dtype=object).reshape(node.output.shape)
+def observed_symbols(node: Node, *, symbols: Sequence[str]) -> Known:
+    return np.array([dims.symbol(name) for name in symbols], dtype=object).reshape(node.output.shape)
 
 
 operator("Observe", DOMAIN).is_view = True

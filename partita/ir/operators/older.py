@@ -28,11 +28,7 @@ def attributes_to_inputs(*names: str, before: int, is_scalar: bool = False, **pl
 
 def default_was(*names: str, before: int, **defaults: Any) -> None:
     """Attributes whose default changed, or that did not exist: what an absent one meant is written down."""
-
-    def step(build: Builder, node: Node) -> None:
-        node.attributes.update({key: value for key, value in defaults.items() if key not in node.attributes})
-
-    upgrades(*names, before=before)(step)
+    upgrades(*names, before=before)(lambda build, node: node.attributes.update(defaults | node.attributes))
 
 
 def attribute_dropped(*names: str, before: int, attributes: Sequence[str]) -> None:

@@ -67,9 +67,8 @@ def _sequence(value: Value) -> SequenceType:
 
 
 @infers("SequenceEmpty")
-def sequence_empty(node: Node) -> Type:
-    dtype = DType.from_onnx(node.attributes.get("dtype", DType.FLOAT32.onnx))
-    return SequenceType(TensorType(dtype, None), is_empty=True)
+def sequence_empty(node: Node, *, dtype: int = DType.FLOAT32.onnx) -> Type:
+    return SequenceType(TensorType(DType.from_onnx(dtype), None), is_empty=True)
 
 
 infers("SequenceAt")(lambda node: element_of(node.operand(0).type))

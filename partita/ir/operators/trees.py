@@ -94,8 +94,8 @@ class Forest:
         branches = [row for row in self.nodes if row[0] != LEAF]
         used = 1 + max((row[2] for row in branches), default=-1)
         if not dims.is_static(x.shape[1]):
-            width, wanted = build("Shape", x, start=1), build.ints([used])
-            fits = everywhere(build, build("GreaterOrEqual", width, wanted))
+            width = build("Shape", x, start=1)
+            fits = everywhere(build, build("GreaterOrEqual", width, [used]))
             width = observe(build, width, fits, f"trees look at {used} features, but there are fewer")
             x = build("Reshape", x, build("Concat", build("Shape", x, end=1), width, axis=0), allowzero=1)
         elif x.shape[1] < used:
@@ -257,7 +257,7 @@ def tree_classifier(build: Builder, node: Node, *, post_transform: str = "NONE")
         places = build("ArgMax", scores, axis=1, keepdims=0)
     else:
         is_probability = all(weight >= 0 for weight in forest.weights)
-        column = build("Slice", scores, build.ints([-1]), build.ints([2]), build.ints([1]))
+        column = build("Slice", scores, [-1], [2], [1])
         places = is_above(build, column, 0.5 if is_probability else 0.0)
         if used == {0}:
             by_complement = post_transform == "PROBIT" or (post_transform == "NONE" and is_probability)

@@ -107,31 +107,24 @@ static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *
 
 /* ------------------------------------------------------------------ case */
 
-/* The string with each character of a row (character, what it becomes) changed. Rows are sorted. */
-static inline partita_string partita_changed(const partita_call *call, int32_t *status, partita_string x, const int32_t *rows,
-                                             int64_t count) {
-    /* A character of two bytes or more may become three of as many as four; a shorter one, three of two. */
-    char *text = x.bytes > INT64_MAX / 6 ? NULL : partita_string_make(call, status, 6 * x.bytes);
-    int64_t bytes = 0;
-    if (!text)
-        return (partita_string){"", 0};
-    for (int64_t place = 0; place < x.bytes;) {
-        const int32_t character = partita_next_character(x, &place);
-        const int64_t row = partita_row(character, rows, count, 4);
-        if (row < 0 || rows[4 * row] != character) {
-            bytes += partita_put_character(text + bytes, character);
-            continue;
-        }
-        for (int column = 1; column < 4 && rows[4 * row + column]; ++column)
-            bytes += partita_put_character(text + bytes, rows[4 * row + column]);
-    }
-    return (partita_string){text, bytes};
-}
-
+/* Each string with the characters of rows (character, what it becomes), which are sorted, changed. */
 static inline void partita_change_case(PARTITA_ROUTINE, const partita_string *x, const int32_t *rows, int64_t count,
                                        partita_string *y) {
-    for (int64_t index = begin; index < end; ++index)
-        y[index] = partita_changed(call, status, x[index], rows, count);
+    for (int64_t index = begin; index < end; ++index) {
+        /* A character of two bytes or more may become three of as many as four; a shorter one, three of two. */
+        char *text = x[index].bytes > INT64_MAX / 6 ? NULL : partita_string_make(call, status, 6 * x[index].bytes);
+        int64_t bytes = 0;
+        for (int64_t place = 0; text && place < x[index].bytes;) {
+            const int32_t character = partita_next_character(x[index], &place);
+            const int64_t row = partita_row(character, rows, count, 4);
+            if (row < 0 || rows[4 * row] != character)
+                bytes += partita_put_character(text + bytes, character);
+            else
+                for (int column = 1; column < 4 && rows[4 * row + column]; ++column)
+                    bytes += partita_put_character(text + bytes, rows[4 * row + column]);
+        }
+        y[index] = (partita_string){text ? text : "", bytes};
+    }
 }
 
 /* ------------------------------------------------------------------ regular expressions */
