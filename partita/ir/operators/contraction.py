@@ -206,15 +206,12 @@ def terms(node: Node, equation: str) -> tuple[list[str], str]:
     if len(names) != len(node.operands):
         raise ModelError(f"{node.describe()}: {len(names)} terms for {len(node.operands)} operands")
     spare = [c for c in string.ascii_letters + string.digits if c not in equation]
-    widest = max(len(v.shape) - len(t.replace("...", "")) for v, t in zip(node.operands, names, strict=True))
-    batch = "".join(spare[: max(widest, 0)])
-    result = []
-    for value, name in zip(node.operands, names, strict=True):
-        count = len(value.shape) - len(name.replace("...", ""))
-        letters = name.replace("...", batch[len(batch) - count :]) if "..." in name else name
+    counts = [len(v.shape) - len(name.replace("...", "")) for v, name in zip(node.operands, names, strict=True)]
+    batch = "".join(spare[: max(0, *counts)])
+    result = [name.replace("...", batch[len(batch) - count :]) for name, count in zip(names, counts, strict=True)]
+    for value, name, letters in zip(node.operands, names, result, strict=True):
         if len(letters) != len(value.shape):
             raise ModelError(f"{node.describe()}: the term {name!r} does not fit {value.type}")
-        result.append(letters)
     if not arrow:
         every = "".join(result)
         right = "..." + "".join(sorted(c for c in set(every) - set(batch) if every.count(c) == 1))
