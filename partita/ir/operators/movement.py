@@ -333,5 +333,5 @@ def equal_parts(build: Builder, node: Node, _: Value, sizes: Value | None) -> No
 
 @upgrades("Tile", before=6)
 def repeats_of_one_axis(build: Builder, node: Node, x: Value) -> None:
-    count, axis = required(node, 1).item(), required(node, 2).item()
+    count, axis = (int(required(node, place).item()) for place in (1, 2))  # floats, then
     build.graph.set_inputs(node, [x, build.ints(put([1] * len(x.shape), axis, count))])
