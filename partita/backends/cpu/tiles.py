@@ -50,7 +50,7 @@ class Ahead:
 def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
     """What the `tiles` that read the same panel of `panel` weights ask for. Weights come from far, since all of a model
     are read before one is read again. Where tiles are few, or the panel is too large for the cache, each asks for what
-    it will read itself; else for a share of the panel after the next, as the next one could still be on its way when
+    it will read itself; else for a share of the panel after the next, since the next one could still be on its way when
     its first tile begins; where they are many, the first one waits."""
     step = min(tile.depth, 4) * tile.panels * block
     if tiles <= FEW_TILES or panel > CACHED_PANEL:
