@@ -3,8 +3,7 @@
     before: model (float[2, 3] x) => (float[2, 3] y) { y = Softmax <axis = 1> (x) }
     after:  model (float[2, 3] x) => (float[2, 3] y) <int64[1] axes = {1}> {
                 m = ReduceMax (x, axes)
-                d = Sub (x, m)
-                e = Exp (d)
+                e = partita.ExpBelow (x, m)
                 s = ReduceSum (e, axes)
                 y = Div (e, s)
             }

@@ -19,7 +19,7 @@ BITS = {"bit_and": "&", "bit_or": "|", "bit_xor": "^"}
 LIBM = frozenset(
     "exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sqrt floor ceil rint".split()
 )
-VECTORIZED = frozenset({"exp", "tanh", "erf", "normal_cdf"})  # of float: own functions, which vectorize
+VECTORIZED = frozenset({"exp", "exp_below", "tanh", "erf", "normal_cdf"})  # of float: own functions, which vectorize
 
 
 def register_type(dtype: DType) -> str:

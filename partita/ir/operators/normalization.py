@@ -11,7 +11,8 @@ from partita.ir.expression import Axis, Computation, Expr, Index, call
 from partita.ir.formula import compute, load, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
-from partita.ir.operators.internal import repeated
+from partita.ir.operators.elementwise import broadcast
+from partita.ir.operators.internal import DOMAIN, repeated
 from partita.ir.operators.older import attribute_dropped, with_trailing_axes
 from partita.ir.operators.registry import becomes, computes, decomposes, infers, keeps_type, upgrades
 from partita.ir.types import DType, TensorType, Type
@@ -62,11 +63,18 @@ def like_input_along_axis(node: Node, x: Value) -> Type:
 def softmax(build: Builder, node: Node, x: Value) -> Value:
     """`exp(x - max) / sum(exp(x - max))` along one axis, or the logarithm of it."""
     axes = build.ints([axis_of(node, len(x.shape), -1)])
-    shifted = build("Sub", x, build("ReduceMax", x, axes))
-    exponential = build("Exp", shifted)
+    largest = build("ReduceMax", x, axes)
+    exponential = build("ExpBelow", x, largest, domain=DOMAIN)
     total = build("ReduceSum", exponential, axes)
-    is_log = node.op_type == "LogSoftmax"
-    return build("Sub", shifted, build("Log", total)) if is_log else build("Div", exponential, total)
+    if node.op_type == "LogSoftmax":
+        return build("Sub", build("Sub", x, largest), build("Log", total))
+    return build("Div", exponential, total)
+
+
+@computes("ExpBelow", domain=DOMAIN)
+def exp_below(node: Node) -> Computation:
+    """`exp(x - top)` of what is not above `top`: it cannot overflow, and what would be denormal may be 0."""
+    return broadcast(node, lambda x, top: call("exp_below", x - top))
 
 
 @decomposes("Hardmax")

@@ -11,7 +11,7 @@ import partita
 from partita.backends.cpu import chains
 
 ATTENTION = "s = MatMul(q, k); a = Mul(s, f); b = Add(a, m); p = Softmax(b); y = MatMul(p, v)"
-ATTENTION_IN_ONE = "MatMul + Mul + Add + ReduceMax + Sub + Exp + ReduceSum + Div + MatMul"
+ATTENTION_IN_ONE = "MatMul + Mul + Add + ReduceMax + ExpBelow + ReduceSum + Div + MatMul"
 
 
 def attention(lead: tuple[int, ...], queries: int, keys: int, depth: int, width: int) -> dict[str, np.ndarray]:

@@ -21,6 +21,7 @@ SOURCE = """
             y[i] = partita_##name##_float(x[i]); \\
     }
 OVER(exp)
+OVER(exp_below)
 OVER(tanh)
 OVER(erf)
 OVER(normal_cdf)
@@ -67,6 +68,15 @@ def test_error_is_small_at_every_scale(library, name):
     assert units(apply(library, name, x)[inside], true[inside]).max() <= LIMIT
 
 
+def test_exp_of_what_is_not_above_zero(library):
+    x = -np.abs(every_scale())
+    got, true = apply(library, "exp_below", x), np.exp(x.astype(np.float64))
+    normal = true >= 2.0**-125
+    assert units(got[normal], true[normal]).max() <= LIMIT
+    assert (got[~normal] >= 0).all() and (got[~normal] <= 2.0**-124).all()
+    np.testing.assert_array_equal(apply(library, "exp_below", np.array([0, -200, -np.inf], np.float32)), [1, 0, 0])
+
+
 def test_share_of_the_normal_distribution(library):
     """Absolutely, as 1 + erf is: below zero it is small, and its product with x (Gelu) smaller."""
     x = every_scale()
@@ -87,6 +97,6 @@ def test_limits(library):
         assert np.signbit(apply(library, name, x))[-1], f"{name}(-0) is -0"
 
 
-@pytest.mark.parametrize("name", ["exp", "tanh", "erf", "normal_cdf"])
+@pytest.mark.parametrize("name", ["exp", "exp_below", "tanh", "erf", "normal_cdf"])
 def test_nan_stays_nan(library, name):
     assert np.isnan(apply(library, name, np.array([np.nan], np.float32))).all()

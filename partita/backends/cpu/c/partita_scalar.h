@@ -189,6 +189,16 @@ static inline float partita_erf_float(float x) {
     return copysignf(large < 0.9f ? large + large * p : far, x);
 }
 
+/* exp of what is not above 0; 0 instead of a denormal number. */
+static inline float partita_exp_below_float(float x) {
+    const float result = partita_exp_near(x);
+    return x < -87.33f ? 0.0f : result;
+}
+
+static inline double partita_exp_below_double(double x) {
+    return exp(x);
+}
+
 /* The share of the normal distribution below x, (1 + erf(x / sqrt 2)) / 2: of -|x| it is 2^(q - 1) with a polynomial q,
  * within 1e-7 of the true value. */
 static inline float partita_normal_cdf_float(float x) {
