@@ -39,7 +39,7 @@ def makefile(symbol: str, sources: Sequence[Source], linking: Linking, build: Bu
         "\tmv model.so.tmp model.so",
         "",
         "code.so: $(OBJECTS)",
-        "\t$(CC) -o code.so $(OBJECTS) $(LDFLAGS)",
+        "\t$(CC) $(CFLAGS) -o code.so $(OBJECTS) $(LDFLAGS)",
         f"\ttruncate -s %{PAGE} code.so",
         "",
         "clean:",
@@ -61,7 +61,7 @@ def _optional(linking: Linking) -> list[str]:
     """Adds the optional libraries that the compiler finds."""
     lines = []
     for name, header in linking.optional:
-        probe = f"$(CC) -shared -fPIC -Iruntime {has_library(name)} -x c {header} -x none -l{name} -o probe.so"
+        probe = f"$(CC) $(CFLAGS) -shared -Iruntime {has_library(name)} -x c {header} -x none -l{name} -o probe.so"
         lines += [
             f"has_{name} := $(shell {probe} 2> /dev/null && echo yes)",
             f"CFLAGS += $(if $(has_{name}),{has_library(name)})",

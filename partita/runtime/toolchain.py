@@ -231,7 +231,8 @@ class Toolchain:
             names = [f"{number}.o" for number in range(len(objects))]
             for object_name, data in zip(names, objects, strict=True):
                 (folder / object_name).write_bytes(data)
-            self._run([*self.command, "-o", "model.so", *names, *link_flags(linking)], folder, "linking")
+            command = [*self.command, *self.options.flags, "-o", "model.so", *names, *link_flags(linking)]
+            self._run(command, folder, "linking")
             return self._written(folder / "model.so", "linking")
 
     def compile_source(self, source: Source) -> bytes:

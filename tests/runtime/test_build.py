@@ -98,6 +98,14 @@ def test_flags_and_paths_reach_no_shell(tmp_path):
     assert not trap.exists()
 
 
+def test_flags_reach_the_linker(tmp_path):
+    log = tmp_path / "log"
+    cc = script(tmp_path / "cc", f'echo "$@" >> {log}; exec gcc "$@"')
+    programs.two_affines(build=BuildOptions(cc=str(cc), flags=("-DASKED=1",), cache=False)).compile()
+    (linking,) = [line for line in log.read_text().splitlines() if "-o model.so" in line]
+    assert "-DASKED=1" in linking
+
+
 def test_failing_leaves_no_temporary_files(tmp_path, monkeypatch):
     monkeypatch.setattr(toolchain.tempfile, "tempdir", str(tmp_path))
     with pytest.raises(CompilerError):
