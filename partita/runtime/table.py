@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,19 +104,21 @@ def write_table(sink: Sink, layout: Layout, parameters: Mapping[str, Array]) -> 
         The file's sha256, in hexadecimal.
     """
     digest = hashlib.sha256()
+    with ThreadPoolExecutor(1) as beside:  # hashing takes as long as writing
 
-    def put(data: bytes | memoryview) -> None:
-        digest.update(data)
-        sink.write(data)
+        def put(data: bytes | memoryview) -> None:
+            hashed = beside.submit(digest.update, data)
+            sink.write(data)
+            hashed.result()
 
-    put(layout.header)
-    end = 0
-    for entry in layout.entries:
-        put(bytes(entry.offset - end))
-        end = entry.offset + entry.bytes
-        data = _bytes_of(parameters[entry.name], entry)
-        for start in range(0, entry.bytes, _CHUNK):
-            put(data[start : start + _CHUNK])
+        put(layout.header)
+        end = 0
+        for entry in layout.entries:
+            put(bytes(entry.offset - end))
+            end = entry.offset + entry.bytes
+            data = _bytes_of(parameters[entry.name], entry)
+            for start in range(0, entry.bytes, _CHUNK):
+                put(data[start : start + _CHUNK])
     return digest.hexdigest()
 
 
