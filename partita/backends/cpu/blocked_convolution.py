@@ -25,7 +25,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 COPIES = 4  # elements a nanosecond
-CHUNK = 512  # products: PARTITA_CHUNK of partita_blocked.h
+SHORT = 256  # products of a sum, at most PARTITA_CHUNK of partita_blocked.h: beyond, a store is little beside it
 
 
 class BlockedKernel:
@@ -241,10 +241,10 @@ class DirectKernel(BlockedKernel):
             self._write_pixels(scope, width, store)
 
     def is_short(self) -> bool:
-        """Whether a tile's sums are finished when it is done: they are stored from its registers then."""
+        """Whether a tile's sums are stored from its registers: finished when it is done, and few."""
         rows, columns = self.view.kernel
         depth = self.kernel.operand(0).shape[1] * self.lanes // int(self.kernel.attributes.get("group", 1))
-        return bool(depth * rows * columns <= CHUNK)
+        return bool(depth * rows * columns <= SHORT)
 
     def _shape(self, pixels: int) -> Tile:
         depth = 1 if self.lanes == 1 else self.block
@@ -295,4 +295,4 @@ class GatheredKernel(DirectKernel):
     def is_short(self) -> bool:
         rows, columns = self.view.kernel
         longest = max(end - start for start, end in pairwise(self.kernel.attributes["starts"]))
-        return bool(longest * rows * columns <= CHUNK)
+        return bool(longest * rows * columns <= SHORT)
