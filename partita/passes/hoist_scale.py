@@ -27,6 +27,7 @@ from __future__ import annotations
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.subgraph import depends_on_parameters
+from partita.passes.simplify_algebra import producer
 
 MOVEMENTS = ("Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 LINEAR = ("MatMul", "Gemm", "Conv")
@@ -92,6 +93,5 @@ def _linear(graph: Graph, value: Value) -> list[Node]:
 
 def _only_for(graph: Graph, value: Value, *op_types: str) -> Node | None:
     """What makes `value`, if it is one of these operators, and one operand alone reads the value."""
-    node = value.producer
-    alone = node is not None and len(graph.uses(value)) == 1 and not graph.is_output(value)
-    return node if node is not None and alone and node.domain == "" and node.op_type in op_types else None
+    is_alone = len(graph.uses(value)) == 1 and not graph.is_output(value)
+    return producer(value, *op_types) if is_alone else None

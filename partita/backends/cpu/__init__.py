@@ -41,9 +41,7 @@ class CpuBackend(Backend):
     def in_place(self, node: Node) -> Mapping[int, int]:
         """A kernel of loops may write over an operand that it reads at its own indices only; one of rows may have
         written to its output before."""
-        if is_view(node) or is_control(node) or has_lists(node) or kernels.is_kernel(members(node)[0]):
-            return {}
-        if rows_of(node) is not None:
+        if is_view(node) or is_control(node) or has_lists(node) or kernels.is_kernel(members(node)[0]) or rows_of(node):
             return {}
         body = body_of(node)
         values = list(node.operands)

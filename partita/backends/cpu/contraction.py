@@ -9,7 +9,6 @@ A step is one tile of rows and one block of columns; a block is packed by each t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from partita.backends.cpu.expressions import Scope, matrix_position
@@ -18,7 +17,7 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form
 from partita.backends.cpu.packed_product import WIDEST
 from partita.backends.cpu.scalars import stored
-from partita.backends.cpu.tiles import PRODUCTS, Ahead, Tile, tile_rows, write_sums
+from partita.backends.cpu.tiles import PRODUCTS, Ahead, product_tile, tile_rows, write_sums
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices
@@ -130,13 +129,9 @@ class _Tiles:
 
     def write_tile(self, scope: Scope, left: str) -> None:
         """Computes the tile."""
-        is_known, size = dims.is_static(self.depth), self.writer.size
-        step = math.gcd(int(self.depth), self.block) if is_known else 1
+        size = self.writer.size
         scope.write(f"const float *source = {left} + first * {size(self.depth)}, *weights = columns, *next = columns;")
-        fields = f"{size(dims.floor_div(self.depth, step))}, {step}, {0 if is_known else size(self.depth)}"
-        scope.write(f"const partita_window window = {{{fields}, 0, {self.width}, {self.block}}};")
-        scope.write(f"float sums[{self.pixels * self.width}] __attribute__((aligned(64)));")
-        tile = Tile(self.pixels, PANELS, step, int(self.depth) if is_known else None)
+        tile = product_tile(self.writer, scope, self.pixels, PANELS, self.depth)
         write_sums(self.writer, scope, tile, Ahead(), self.total, size(self.depth), self.width)
 
     def write_store(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from partita.backends.cpu.calls import KernelCalls
@@ -40,9 +40,11 @@ INCLUDES = "#include <string.h>\n" + "".join(
     f'#include "{name}.h"\n' for name in ("partita", "partita_sequence", "partita_size", *HEADER_NAMES[:3])
 )
 
+IsView = Callable[[Node], bool]
+
 
 def emit_module(
-    backend: str, regions: Sequence[Region], plan: MemoryPlan, target: Target, is_view: object
+    backend: str, regions: Sequence[Region], plan: MemoryPlan, target: Target, is_view: IsView
 ) -> CSourceModule:
     """The C of all regions of the host."""
     units: list[Unit] = []
@@ -61,7 +63,7 @@ def emit_module(
 
 
 class _Region:
-    def __init__(self, region: Region, plan: MemoryPlan, target: Target, source: RegionSource, is_view: object) -> None:
+    def __init__(self, region: Region, plan: MemoryPlan, target: Target, source: RegionSource, is_view: IsView) -> None:
         self.region = region
         self.plan = plan
         self.target = target
@@ -90,7 +92,7 @@ class _Region:
                 lines += self.sequences.statements(node)
             elif node not in self.plan.assembled:
                 lines += self._compared(node)
-                if self.is_view(node):  # type: ignore[operator]
+                if self.is_view(node):
                     continue
                 lines += self.source.reserve_for(node)
                 if is_chain(node):

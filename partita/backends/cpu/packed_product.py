@@ -20,6 +20,7 @@ from partita.backends.cpu.tiles import (
     PRODUCTS,
     Ahead,
     Tile,
+    product_tile,
     tile_rows,
     weights_ahead,
     write_sums,
@@ -104,17 +105,11 @@ class ProductKernel:
 
     def write_tile(self, scope: Scope, pixels: int, panel: str, tile: str, together: int) -> None:
         """Sums and stores the rows from `first` on, in one panel of columns; `together` tiles read it in turn."""
-        is_known = dims.is_static(self.depth)
-        step = math.gcd(int(self.depth), self.block) if is_known else 1
         scope.write(f"const int64_t left = {self.writer.size(self.rows)} - first;")
         scope.write(f"const int64_t rows = left < {pixels} ? left : {pixels};")
         scope.write(f"const float *source = {self.left()} + first * {self.deep};")
         scope.write(f"const float *weights = {self.weights(panel)};")
-        blocks = self.writer.size(dims.floor_div(self.depth, step))
-        fields = f"{blocks}, {step}, {0 if is_known else self.deep}, 0, {self.width}, {self.block}"
-        scope.write(f"const partita_window window = {{{fields}}};")
-        scope.write(f"float sums[{pixels * self.width}] __attribute__((aligned(64)));")
-        shape = Tile(pixels, self.panels, step, int(self.depth) if is_known else None)
+        shape = product_tile(self.writer, scope, pixels, self.panels, self.depth)
         ahead = self.ahead(shape, together)
         scope.write(f"const float *next = {ahead.start(tile)};")
         write_sums(self.writer, scope, shape, ahead, self.rows, self.deep, self.width)

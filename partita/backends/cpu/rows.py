@@ -94,7 +94,10 @@ class RowKernel:
     """Writes the kernel of a group of operators along rows."""
 
     def __init__(self, node: Node, writer: KernelWriter, rows: Rows) -> None:
+        body = body_of(node)
+        assert body is not None, "rows are of a group"
         self.node = node
+        self.body = body
         self.writer = writer
         self.axes = [Axis(f"i{n}", dim) for n, dim in enumerate(rows.domain)]
         self.inner = [self.axes[n] for n in rows.inner]
@@ -138,7 +141,7 @@ class RowKernel:
         indices = [Index(axis) if is_full or axis not in self.inner else Literal(0, DType.INT64) for axis in self.axes]
         body = _localized(substitute(at(computation, indices), self.inlined))
         is_output = value in self.writer.outputs
-        uses = len(body_of(self.node).uses(value))  # type: ignore[union-attr]
+        uses = len(self.body.uses(value))
         kept = is_full and not is_output and uses > 1 and not is_cheap(body)
         target = value if is_output else self._spare(value) if kept and not self._fits_stack() else None
         if is_full and target is None and not (kept and self._fits_stack()):

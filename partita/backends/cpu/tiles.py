@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from partita.backends.cpu.expressions import Scope
@@ -82,6 +83,18 @@ def tile_function(
         f"                 window, {'places' if gathers else 'NULL'}, x, weights, next, out);\n}}\n"
     )
     return name
+
+
+def product_tile(writer: KernelWriter, scope: Scope, pixels: int, panels: int, depth: Dim) -> Tile:
+    """Writes the `window` and the `sums` of a product's tile, `pixels` rows of `depth` elements, known or not, by
+    `panels` vectors of columns. Gives the tile."""
+    block, size = writer.target.block, writer.size
+    is_known = dims.is_static(depth)
+    step = math.gcd(int(depth), block) if is_known else 1
+    fields = [size(dims.floor_div(depth, step)), step, 0 if is_known else size(depth), 0, panels * block, block]
+    scope.write(f"const partita_window window = {{{', '.join(map(str, fields))}}};")
+    scope.write(f"float sums[{pixels * panels * block}] __attribute__((aligned(64)));")
+    return Tile(pixels, panels, step, int(depth) if is_known else None)
 
 
 def tile_rows(rows: Dim, most: int) -> int:
