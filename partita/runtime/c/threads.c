@@ -20,7 +20,6 @@
 #include "internal.h"
 
 #define SPIN_NANOSECONDS 50000
-#define PIECES_PER_THREAD 4 /* more balance better, fewer cost less */
 #define MOST_THREADS 1024
 
 /* The pool's word: how many workers are in the job, how many ever joined it, whether it takes more, and which it is. */
@@ -35,7 +34,7 @@ struct partita_pool {
     _Alignas(64) _Atomic int64_t next; /* of the job's indices, the first that nobody has taken */
     _Alignas(64) partita_task task;
     void *argument;
-    int64_t count, piece;
+    int64_t count, grain, shares;
     _Atomic uint64_t limit; /* how many workers may join the job */
     _Atomic int stopping;
     _Atomic int32_t sleepers;
@@ -55,17 +54,17 @@ typedef struct partita_registry {
 } partita_registry;
 
 #if defined(__GLIBC__) && (defined(__x86_64__) || defined(__aarch64__))
-__asm__(".pushsection .data.partita_threads_1, \"aw\"\n"
+__asm__(".pushsection .data.partita_threads_2, \"aw\"\n"
         ".balign 16\n"
-        ".globl partita_threads_1\n"
-        ".type partita_threads_1, %gnu_unique_object\n"
-        ".size partita_threads_1, 16\n"
-        "partita_threads_1: .zero 16\n"
+        ".globl partita_threads_2\n"
+        ".type partita_threads_2, %gnu_unique_object\n"
+        ".size partita_threads_2, 16\n"
+        "partita_threads_2: .zero 16\n"
         ".popsection\n");
-extern partita_registry partita_threads_1 __attribute__((visibility("default")));
+extern partita_registry partita_threads_2 __attribute__((visibility("default")));
 _Static_assert(sizeof(partita_registry) == 16, "the size above");
 #else
-static partita_registry partita_threads_1;
+static partita_registry partita_threads_2;
 #endif
 
 static void relax(void) {
@@ -105,13 +104,19 @@ int32_t partita_thread_count(int32_t requested) {
 
 /* ------------------------------------------------------------------ jobs */
 
+/* Guided self-scheduling (Polychronopoulos and Kuck, 1987): a piece is a share of what is left, so that there are few of
+ * them, and the last ones, for which threads wait for each other, are small. */
 static void take_pieces(partita_pool *pool, void *workspace) {
-    for (;;) {
-        const int64_t begin = atomic_fetch_add_explicit(&pool->next, pool->piece, memory_order_relaxed);
-        if (begin >= pool->count)
-            return;
-        const int64_t left = pool->count - begin;
-        pool->task(pool->argument, begin, begin + (left < pool->piece ? left : pool->piece), workspace);
+    int64_t begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
+    while (begin < pool->count) {
+        const int64_t left = pool->count - begin, share = (left + pool->shares - 1) / pool->shares;
+        const int64_t wanted = share > pool->grain ? share : pool->grain;
+        const int64_t piece = wanted < left ? wanted : left;
+        if (!atomic_compare_exchange_weak_explicit(&pool->next, &begin, begin + piece, memory_order_relaxed,
+                                                   memory_order_relaxed))
+            continue;
+        pool->task(pool->argument, begin, begin + piece, workspace);
+        begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
     }
 }
 
@@ -210,14 +215,12 @@ void partita_parallel(const partita_call *call, partita_task task, void *argumen
         task(argument, 0, count, workspace);
         return;
     }
-    const int64_t pieces = (int64_t)call->services->threads * PIECES_PER_THREAD;
-    const int64_t even = count / pieces + (count % pieces != 0);
-    const int64_t piece = even > grain ? even : grain;
-    const int64_t others = (count + piece - 1) / piece - 1, workers = call->services->threads - 1;
+    const int64_t others = (count - 1) / grain, workers = call->services->threads - 1;
     pool->task = task;
     pool->argument = argument;
     pool->count = count;
-    pool->piece = piece;
+    pool->grain = grain;
+    pool->shares = 2 * (int64_t)call->services->threads; /* half of what is left, shared out evenly */
     run_job(pool, reserve_workspaces(pool, others < workers ? others : workers, workspace_bytes), workspace);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
@@ -228,7 +231,7 @@ void partita_parallel(const partita_call *call, partita_task task, void *argumen
 static void lock_registry(void) {
     const int32_t own = (int32_t)getpid();
     int32_t holder = 0;
-    while (!atomic_compare_exchange_weak_explicit(&partita_threads_1.lock, &holder, own, memory_order_acquire,
+    while (!atomic_compare_exchange_weak_explicit(&partita_threads_2.lock, &holder, own, memory_order_acquire,
                                                   memory_order_relaxed))
         if (holder == own) {
             holder = 0;
@@ -236,7 +239,7 @@ static void lock_registry(void) {
         }
 }
 
-static void unlock_registry(void) { atomic_store_explicit(&partita_threads_1.lock, 0, memory_order_release); }
+static void unlock_registry(void) { atomic_store_explicit(&partita_threads_2.lock, 0, memory_order_release); }
 
 /* Workers run this library's code for as long as there is a pool: it must not be unmapped, whoever closes it. */
 static void stay_mapped(void) {
@@ -274,9 +277,9 @@ partita_status partita_start_threads(partita_instance *instance, int32_t threads
     if (threads <= 1)
         return PARTITA_OK;
     lock_registry();
-    partita_pool *pool = partita_threads_1.pool;
+    partita_pool *pool = partita_threads_2.pool;
     if (!pool || pool->process != getpid())
-        pool = partita_threads_1.pool = make_pool();
+        pool = partita_threads_2.pool = make_pool();
     if (pool) {
         pool->users++;
         add_workers(pool, threads - 1);
@@ -307,8 +310,8 @@ void partita_stop_threads(partita_instance *instance) {
     instance->pool = NULL;
     lock_registry();
     const int is_last = --pool->users == 0;
-    if (is_last && partita_threads_1.pool == pool)
-        partita_threads_1.pool = NULL;
+    if (is_last && partita_threads_2.pool == pool)
+        partita_threads_2.pool = NULL;
     unlock_registry();
     if (!is_last)
         return;
