@@ -25,6 +25,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 COPIES = 4  # elements a nanosecond
+BAND = 1 << 15  # elements of an image that stay in a core's cache, with weights beside them
 SHORT = 256  # products of a sum, at most PARTITA_CHUNK of partita_blocked.h: beyond, a store is little beside it
 
 
@@ -145,6 +146,14 @@ def workspace(kernel: Node) -> int:
     return int(planes * rows * columns * lanes * 4)
 
 
+def band_size(lines: int, image: int, weights: int) -> int:
+    """Lines that go through all weights before the next: so many that their part of an `image` of so many elements
+    stays in the cache meanwhile. All where the weights are more than the image, and would be fetched again for each."""
+    if weights > image:
+        return lines
+    return -(-lines // -(-image // BAND))
+
+
 class DirectKernel(BlockedKernel):
     """BlockedConv and PlanarConv."""
 
@@ -160,20 +169,30 @@ class DirectKernel(BlockedKernel):
         length = self.height * self.width if self.is_flat else self.width
         count = -(-length // (writer.target.sums // self.panels))
         self.pixels = -(-length // count)
-        batch, panel = self.result.axes[0], Axis("panel", kernel.output.shape[1] // self.panels)
-        line = Axis("line", count if self.is_flat else self.height)
+        lines = count if self.is_flat else self.height
+        together = band_size(lines, planes * rows * columns * self.lanes, int(dims.product(w.shape)))
+        panels = int(kernel.output.shape[1]) // self.panels
+        batch, panel = self.result.axes[0], Axis("panel", panels)
+        band, line = Axis("band", -(-lines // together)), Axis("line", together)
         pixels = self.pixels if self.is_flat else length
-        cost = pixels * int(dims.product(w.shape)) // panel.extent / PRODUCTS
-        scope = writer.open_steps([batch, panel, line], cost)
+        axes = [batch, band, panel, line] if together < lines else [batch, panel, line]
+        scope = writer.open_steps(axes, pixels * int(dims.product(w.shape)) // panels / PRODUCTS)
         names = writer.printer.axis_names
         self.write_window(scope, planes, rows, columns, names[panel])
-        tiles = count if self.is_flat else count * self.height
-        self.write_ahead(scope, tiles, f"{names[line]} * {tiles // int(line.extent)}")
+        tiles = 1 if self.is_flat else count
+        self.write_ahead(scope, tiles * together, f"{names[line]} * {tiles}")
+        if together < lines:
+            place = writer.names.fresh("place")
+            scope.write(f"const int64_t {place} = {names[band]} * {together} + {names[line]};")
+            names[line] = place
+        if lines % together:
+            scope.write(f"if ({names[line]} >= {lines})")
+            scope.write("    continue;")
         source = f"{images} + {names[batch]} * {planes * rows * columns * self.lanes}"
         groups = int(kernel.attributes.get("group", 1))
         if groups > 1:
             step = planes // groups * rows * columns * self.lanes
-            source += f" + {names[panel]} / {panel.extent // groups} * {step}"
+            source += f" + {names[panel]} / {panels // groups} * {step}"
         if not self.is_flat:
             source += f" + {names[line]} * {self.view.strides[0] * columns * self.lanes}"
         scope.write(f"const float *source = {source};")

@@ -92,9 +92,7 @@ class Packer:
     @staticmethod
     def panels(blocks: int, pixels: int) -> int:
         """Output blocks that one tile computes: few where there are pixels enough to fill the registers."""
-        wanted = (4, 2, 1) if pixels % 14 and pixels % 7 == 0 and pixels <= 49 else (2, 1)
-        if pixels <= 4:
-            wanted = (4, 2, 1)
+        wanted = (4, 2, 1) if pixels <= 4 else (2, 1)
         return next(panels for panels in wanted if blocks % panels == 0)
 
     # ------------------------------------------------------------------ layouts

@@ -16,7 +16,6 @@ from partita.backends.cpu.pack_products import FEW
 from partita.backends.cpu.scalars import stored
 from partita.backends.cpu.tiles import (
     CACHED_PANEL,
-    FEW_TILES,
     PRODUCTS,
     Ahead,
     Tile,
@@ -32,6 +31,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.types import DType, TensorType
 
 WIDEST = 32  # columns of a panel
+LEAST_TOGETHER = 4  # tiles that read a panel in turn, so that there is time to ask for another one
 MANY_MATRICES = 8  # enough for any number of threads
 
 
@@ -117,7 +117,7 @@ class ProductKernel:
 
     def _tiles_together(self, pixels: int) -> int:
         """Tiles that go through all panels before the next ones: their rows stay in the cache meanwhile."""
-        most = max(CACHED_PANEL // (dims.typical(self.depth) * pixels), FEW_TILES)
+        most = max(CACHED_PANEL // (dims.typical(self.depth) * pixels), LEAST_TOGETHER)
         tiles = dims.ceil_div(self.rows, pixels)
         return -(-int(tiles) // -(-int(tiles) // most)) if dims.is_static(tiles) and tiles else most
 

@@ -12,8 +12,8 @@ from partita.ir.dims import Dim
 
 PRODUCTS = 50  # a nanosecond, on one thread
 LINE = 16  # elements of a cache line
-AHEAD = 64 * LINE  # elements between a weight and the one that is asked for meanwhile
-FEW_TILES, MANY_TILES = 4, 20  # that read the same weights
+AHEAD = 128 * LINE  # elements between a weight and the one that is asked for meanwhile
+MANY_TILES = 20  # that read the same weights
 CACHED_PANEL = 100_000  # weights that stay in a cache until the next tile reads them
 
 
@@ -50,11 +50,11 @@ class Ahead:
 
 def weights_ahead(tile: Tile, block: int, panel: int, tiles: int) -> Ahead:
     """What the `tiles` that read the same panel of `panel` weights ask for. Weights come from far, since all of a model
-    are read before one is read again. Where tiles are few, or the panel is too large for the cache, each asks for what
-    it will read itself; else for a share of the panel after the next, since the next one could still be on its way when
+    are read before one is read again. A tile that is alone, or whose panel is too large for the cache, asks for what it
+    will read itself; others for a share of the panel after the next, since the next one could still be on its way when
     its first tile begins; where they are many, the first one waits."""
     step = min(tile.depth, 4) * tile.panels * block
-    if tiles <= FEW_TILES or panel > CACHED_PANEL:
+    if tiles == 1 or panel > CACHED_PANEL:
         return Ahead(-(-step // LINE), AHEAD)
     if tiles > MANY_TILES:
         return Ahead()

@@ -21,7 +21,9 @@ from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
 LARGE = 48  # outputs a side from which tiles go in groups, for the cache's sake
-GROUP = 28  # tiles in a group then
+GROUP = 28  # tiles in a group then, at most
+SHARED_GROUPS = 4  # their number is a multiple of this, so that threads get as many each
+TRANSFORMED = 1  # nanosecond, for a vector of a transformed tile
 PLANE_PADDING = 16  # elements between planes, so that they do not share cache sets
 
 
@@ -41,8 +43,11 @@ def total(kernel: Node) -> int:
 def group_size(kernel: Node) -> int:
     """Tiles that go through the three steps together: groups of large images are shared out among threads, of small
     ones each step."""
-    large = min(int(dim) for dim in kernel.output.shape[2:4]) >= LARGE
-    return min(total(kernel), GROUP) if large else total(kernel)
+    tiles = total(kernel)
+    if min(int(dim) for dim in kernel.output.shape[2:4]) < LARGE:
+        return tiles
+    groups = -(-tiles // (GROUP * SHARED_GROUPS)) * SHARED_GROUPS
+    return -(-tiles // groups)
 
 
 def workspace(kernel: Node) -> int:
@@ -98,14 +103,16 @@ class WinogradKernel(BlockedKernel):
     def _write_stepwise(self) -> None:
         """All tiles through one step after the other, in memory that the threads share."""
         self.writer.uses_shared = True
-        self._write_phase("block", self.inputs, self.products / self.outputs / self.block, self._write_input)
-        self._write_phase("plane", self.side**2, self.products, lambda inner: self._write_products(inner, {self.group}))
-        self._write_phase("block", self.outputs, self.products / self.inputs / self.block, self._write_output)
+        planes, transform = self.side**2, TRANSFORMED * self.side**2 * self.group
+        product = self.products / planes / PRODUCTS
+        self._write_phase("block", self.inputs, transform, self._write_input)
+        self._write_phase("plane", planes, product, lambda inner: self._write_products(inner, {self.group}))
+        self._write_phase("block", self.outputs, transform, self._write_output)
 
-    def _write_phase(self, name: str, extent: int, products: float, write: Callable[[Scope], None]) -> None:
+    def _write_phase(self, name: str, extent: int, cost: float, write: Callable[[Scope], None]) -> None:
         writer = self.writer
         axis = Axis(name, extent)
-        scope = writer.open_steps([axis], products / extent / PRODUCTS)
+        scope = writer.open_steps([axis], cost)
         if writer.printer.axis_names[axis] != name:
             scope.write(f"const int64_t {name} = {writer.printer.axis_names[axis]};")
         scope.write("const int64_t first = 0;")

@@ -29,12 +29,23 @@
 #define IS_OPEN UINT64_C(0x80000000)
 #define NEXT_JOB UINT64_C(0x100000000)
 
+/* The part of a job's indices that one thread begins with. */
+typedef struct partita_share {
+    _Alignas(64) _Atomic int64_t next; /* the first that nobody has taken */
+    int64_t end;
+} partita_share;
+
+typedef struct partita_worker {
+    partita_pool *pool;
+    pthread_t thread;
+    int32_t number; /* from 1 on: the caller of a job is 0 */
+} partita_worker;
+
 struct partita_pool {
     _Alignas(64) _Atomic uint64_t word;
-    _Alignas(64) _Atomic int64_t next; /* of the job's indices, the first that nobody has taken */
     _Alignas(64) partita_task task;
     void *argument;
-    int64_t count, grain, shares;
+    int64_t grain, count_of_shares;
     _Atomic uint64_t limit; /* how many workers may join the job */
     _Atomic int stopping;
     _Atomic int32_t sleepers;
@@ -44,7 +55,8 @@ struct partita_pool {
     pid_t process;
     int32_t users, workers; /* guarded by the registry's lock */
     partita_block workspaces[MOST_THREADS]; /* per worker in a job, by the order in which they joined */
-    pthread_t threads[MOST_THREADS];
+    partita_worker worker[MOST_THREADS];
+    partita_share shares[MOST_THREADS];
 };
 
 /* What the copies of the runtime share. The number in its name is the version of this layout and of the pool's. */
@@ -104,20 +116,38 @@ int32_t partita_thread_count(int32_t requested) {
 
 /* ------------------------------------------------------------------ jobs */
 
-/* Guided self-scheduling (Polychronopoulos and Kuck, 1987): a piece is a share of what is left, so that there are few of
- * them, and the last ones, for which threads wait for each other, are small. */
-static void take_pieces(partita_pool *pool, void *workspace) {
-    int64_t begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
-    while (begin < pool->count) {
-        const int64_t left = pool->count - begin, share = (left + pool->shares - 1) / pool->shares;
-        const int64_t wanted = share > pool->grain ? share : pool->grain;
-        const int64_t piece = wanted < left ? wanted : left;
-        if (!atomic_compare_exchange_weak_explicit(&pool->next, &begin, begin + piece, memory_order_relaxed,
-                                                   memory_order_relaxed))
-            continue;
-        pool->task(pool->argument, begin, begin + piece, workspace);
-        begin = atomic_load_explicit(&pool->next, memory_order_relaxed);
+/* Takes half of what is left of a share, again and again: large pieces cost little, and the last ones, for which threads
+ * wait for each other, are small (guided self-scheduling: Polychronopoulos and Kuck, 1987). */
+static void take_share(partita_pool *pool, partita_share *share, void *workspace) {
+    int64_t begin = atomic_load_explicit(&share->next, memory_order_relaxed);
+    while (begin < share->end) {
+        const int64_t left = share->end - begin, half = (left + 1) / 2;
+        const int64_t wanted = half > pool->grain ? half : pool->grain;
+        const int64_t end = begin + (wanted < left ? wanted : left);
+        if (atomic_compare_exchange_weak_explicit(&share->next, &begin, end, memory_order_relaxed,
+                                                  memory_order_relaxed)) {
+            pool->task(pool->argument, begin, end, workspace);
+            begin = atomic_load_explicit(&share->next, memory_order_relaxed);
+        }
     }
+}
+
+/* A thread begins with the same share of every job, because it has in its cache what it made of the same share in the
+ * job before; then it helps the others (affinity scheduling: Markatos and LeBlanc, 1994). */
+static void take_pieces(partita_pool *pool, int64_t own, void *workspace) {
+    const int64_t count = pool->count_of_shares;
+    for (int64_t k = 0; k < count; k++)
+        take_share(pool, &pool->shares[(own + k) % count], workspace);
+}
+
+static void share_out(partita_pool *pool, int64_t count, int64_t shares) {
+    const int64_t size = count / shares, larger = count % shares; /* so many have one index more */
+    int64_t begin = 0;
+    for (int64_t k = 0; k < shares; k++) {
+        atomic_store_explicit(&pool->shares[k].next, begin, memory_order_relaxed);
+        pool->shares[k].end = begin += size + (k < larger);
+    }
+    pool->count_of_shares = shares;
 }
 
 static int is_new(uint64_t word, uint64_t last) { return (word & IS_OPEN) && word / NEXT_JOB != last; }
@@ -142,25 +172,26 @@ static void await_job(partita_pool *pool, uint64_t last) {
 }
 
 /* Joins the job of `word`, unless it is full or over. */
-static void join(partita_pool *pool, uint64_t word, uint64_t *last) {
+static void join(partita_pool *pool, int32_t number, uint64_t word, uint64_t *last) {
     while (is_new(word, *last)) {
         const uint64_t place = word / JOINED & JOINED_MASK;
         if (place >= atomic_load_explicit(&pool->limit, memory_order_relaxed)) {
             *last = word / NEXT_JOB;
         } else if (atomic_compare_exchange_weak(&pool->word, &word, word + JOINED + 1)) {
             *last = word / NEXT_JOB;
-            take_pieces(pool, pool->workspaces[place].memory);
+            take_pieces(pool, number, pool->workspaces[place].memory);
             atomic_fetch_sub_explicit(&pool->word, 1, memory_order_release);
         }
     }
 }
 
 static void *work(void *argument) {
-    partita_pool *pool = argument;
+    const partita_worker *self = argument;
+    partita_pool *pool = self->pool;
     uint64_t last = 0;
     while (!pool->stopping) {
         await_job(pool, last);
-        join(pool, atomic_load(&pool->word), &last);
+        join(pool, self->number, atomic_load(&pool->word), &last);
     }
     return NULL;
 }
@@ -189,12 +220,11 @@ static int64_t reserve_workspaces(partita_pool *pool, int64_t workers, int64_t b
 }
 
 static void run_job(partita_pool *pool, int64_t workers, void *workspace) {
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
     atomic_store_explicit(&pool->limit, (uint64_t)workers, memory_order_relaxed);
     const uint64_t job = (atomic_load_explicit(&pool->word, memory_order_relaxed) / NEXT_JOB + 1) & UINT32_MAX;
     atomic_store(&pool->word, job * NEXT_JOB | IS_OPEN);
     wake_sleepers(pool);
-    take_pieces(pool, workspace);
+    take_pieces(pool, 0, workspace);
     atomic_fetch_and(&pool->word, ~IS_OPEN);
     for (int turn = 0; atomic_load_explicit(&pool->word, memory_order_acquire) & ACTIVE; turn++) {
         relax();
@@ -211,17 +241,17 @@ void partita_parallel(const partita_call *call, partita_task task, void *argumen
     if (grain < 1)
         grain = 1;
     /* A task that calls parallel in turn, like a second instance at the same time, finds the pool busy. */
-    if (!pool || count <= grain || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
+    if (!pool || count / grain < 2 || atomic_flag_test_and_set_explicit(&pool->busy, memory_order_acquire)) {
         task(argument, 0, count, workspace);
         return;
     }
-    const int64_t others = (count - 1) / grain, workers = call->services->threads - 1;
+    const int64_t others = count / grain - 1, threads = call->services->threads - 1;
+    const int64_t workers = reserve_workspaces(pool, others < threads ? others : threads, workspace_bytes);
     pool->task = task;
     pool->argument = argument;
-    pool->count = count;
     pool->grain = grain;
-    pool->shares = 2 * (int64_t)call->services->threads; /* half of what is left, shared out evenly */
-    run_job(pool, reserve_workspaces(pool, others < workers ? others : workers, workspace_bytes), workspace);
+    share_out(pool, count, workers + 1);
+    run_job(pool, workers, workspace);
     atomic_flag_clear_explicit(&pool->busy, memory_order_release);
 }
 
@@ -268,8 +298,14 @@ static void add_workers(partita_pool *pool, int32_t workers) {
     stay_mapped();
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (pool->workers < workers && !pthread_create(&pool->threads[pool->workers], NULL, work, pool))
+    while (pool->workers < workers) {
+        partita_worker *worker = &pool->worker[pool->workers];
+        worker->pool = pool;
+        worker->number = pool->workers + 1;
+        if (pthread_create(&worker->thread, NULL, work, worker))
+            break;
         pool->workers++;
+    }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
 }
 
@@ -298,7 +334,7 @@ static void destroy_pool(partita_pool *pool) {
     pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->mutex);
     for (int32_t worker = 0; worker < pool->workers; worker++)
-        pthread_join(pool->threads[worker], NULL);
+        pthread_join(pool->worker[worker].thread, NULL);
     pthread_cond_destroy(&pool->wake);
     pthread_mutex_destroy(&pool->mutex);
 }

@@ -38,6 +38,8 @@ CONVOLUTIONS = {
     "deep": ("c = Conv(x, w)", (1, 131, 3, 3), (5, 131, 2, 2)),
     "exactly a tile": ("c = Conv(x, w)", (1, 2, 8, 8), (6, 2, 1, 1)),
     "a tile and one": ("c = Conv(x, w)", (1, 2, 5, 13), (7, 2, 1, 1)),
+    "tiles in bands": ("c = Conv(x, w)", (1, 17, 57, 41), (33, 17, 1, 1)),
+    "lines in bands": ("c = Conv <strides = [2, 2], pads = [1, 1, 1, 1]> (x, w)", (1, 5, 69, 51), (9, 5, 3, 3)),
 }
 
 PRODUCTS = {
