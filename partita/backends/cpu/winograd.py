@@ -20,8 +20,8 @@ from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ah
 from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
-LARGE = 48  # outputs a side from which tiles go in groups, for the cache's sake
-GROUP = 28  # tiles in a group then, at most
+GROUP = 28  # tiles in a group, at most
+WEIGHTS = 5  # times what a group's tiles take, at most: more weights are better read once than by each group
 SHARED_GROUPS = 4  # their number is a multiple of this, so that threads get as many each
 TRANSFORMED = 1  # nanosecond, for a vector of a transformed tile
 PLANE_PADDING = 16  # elements between planes, so that they do not share cache sets
@@ -41,10 +41,11 @@ def total(kernel: Node) -> int:
 
 
 def group_size(kernel: Node) -> int:
-    """Tiles that go through the three steps together: groups of large images are shared out among threads, of small
-    ones each step."""
+    """Tiles that go through the three steps together, in a thread's cache: all of them, each step shared out among
+    threads, where they are few or where groups would read too many weights again."""
     tiles = total(kernel)
-    if min(int(dim) for dim in kernel.output.shape[2:4]) < LARGE:
+    inputs, outputs = (int(value.shape[1] * value.shape[4]) for value in (kernel.operand(0), kernel.output))
+    if tiles < 2 * GROUP or inputs * outputs > WEIGHTS * GROUP * (inputs + outputs):
         return tiles
     groups = -(-tiles // (GROUP * SHARED_GROUPS)) * SHARED_GROUPS
     return -(-tiles // groups)
