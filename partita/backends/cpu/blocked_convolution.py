@@ -26,6 +26,7 @@ from partita.ir.types import DType, TensorType
 
 COPIES = 4  # elements a nanosecond
 BAND = 1 << 15  # elements of an image that stay in a core's cache, with weights beside them
+BANDS = 4  # of an image, at least, so that threads have parts of it to themselves
 SHORT = 256  # products of a sum, at most PARTITA_CHUNK of partita_blocked.h: beyond, a store is little beside it
 
 
@@ -78,6 +79,23 @@ class BlockedKernel:
         scope.write(f"partita_pad(plane_of_x, 1, {sizes}, padded);")
         writer.close_steps()
         return "(const float *)shared"
+
+    def open_bands(self, inner: Axis, lines: int, together: int, cost: float) -> tuple[Scope, str, str]:
+        """Opens steps that go through all of `inner` with `together` lines of each image before the next lines, so that
+        these stay in a cache, and threads have parts of the image to themselves. Gives the scope, the line's name, and
+        that of its place in the band."""
+        writer, names = self.writer, self.writer.printer.axis_names
+        batch, band, line = self.result.axes[0], Axis("band", -(-lines // together)), Axis("line", together)
+        axes = [batch, band, inner, line] if together < lines else [batch, inner, line]
+        scope = writer.open_steps(axes, cost)
+        if together == lines:
+            return scope, names[line], names[line]
+        place = writer.names.fresh("place")
+        scope.write(f"const int64_t {place} = {names[band]} * {together} + {names[line]};")
+        if lines % together:
+            scope.write(f"if ({place} >= {lines})")
+            scope.write("    continue;")
+        return scope, place, names[line]
 
     def store(self, scope: Scope, places: Mapping[int, str], cell: str) -> None:
         """Writes the store of one vector: `places` gives the C text of the output's axes 1 to 3 (where axes 2 and 3
@@ -146,14 +164,6 @@ def workspace(kernel: Node) -> int:
     return int(planes * rows * columns * lanes * 4)
 
 
-def band_size(lines: int, image: int, weights: int) -> int:
-    """Lines that go through all weights before the next: so many that their part of an `image` of so many elements
-    stays in the cache meanwhile. All where the weights are more than the image, and would be fetched again for each."""
-    if weights > image:
-        return lines
-    return -(-lines // -(-image // BAND))
-
-
 class DirectKernel(BlockedKernel):
     """BlockedConv and PlanarConv."""
 
@@ -170,41 +180,38 @@ class DirectKernel(BlockedKernel):
         count = -(-length // (writer.target.sums // self.panels))
         self.pixels = -(-length // count)
         lines = count if self.is_flat else self.height
-        together = band_size(lines, planes * rows * columns * self.lanes, int(dims.product(w.shape)))
+        together = self._lines_together(lines, planes * rows * columns * self.lanes)
         panels = int(kernel.output.shape[1]) // self.panels
-        batch, panel = self.result.axes[0], Axis("panel", panels)
-        band, line = Axis("band", -(-lines // together)), Axis("line", together)
+        panel, tiles = Axis("panel", panels), 1 if self.is_flat else count
         pixels = self.pixels if self.is_flat else length
-        axes = [batch, band, panel, line] if together < lines else [batch, panel, line]
-        scope = writer.open_steps(axes, pixels * int(dims.product(w.shape)) // panels / PRODUCTS)
+        cost = pixels * int(dims.product(w.shape)) // panels / PRODUCTS
+        scope, line, place = self.open_bands(panel, lines, together, cost)
         names = writer.printer.axis_names
         self.write_window(scope, planes, rows, columns, names[panel])
-        tiles = 1 if self.is_flat else count
-        self.write_ahead(scope, tiles * together, f"{names[line]} * {tiles}")
-        if together < lines:
-            place = writer.names.fresh("place")
-            scope.write(f"const int64_t {place} = {names[band]} * {together} + {names[line]};")
-            names[line] = place
-        if lines % together:
-            scope.write(f"if ({names[line]} >= {lines})")
-            scope.write("    continue;")
-        source = f"{images} + {names[batch]} * {planes * rows * columns * self.lanes}"
+        self.write_ahead(scope, tiles * together, f"{place} * {tiles}")
+        source = f"{images} + {names[self.result.axes[0]]} * {planes * rows * columns * self.lanes}"
         groups = int(kernel.attributes.get("group", 1))
         if groups > 1:
             step = planes // groups * rows * columns * self.lanes
             source += f" + {names[panel]} / {panels // groups} * {step}"
         if not self.is_flat:
-            source += f" + {names[line]} * {self.view.strides[0] * columns * self.lanes}"
+            source += f" + {line} * {self.view.strides[0] * columns * self.lanes}"
         scope.write(f"const float *source = {source};")
         if self.is_flat:
-            scope.write(f"const int64_t start = {names[line]} * {self.pixels};")
+            scope.write(f"const int64_t start = {line} * {self.pixels};")
             self._write_tile(scope, length, names[panel], None)
         else:
             scope.write(f"for (int64_t start = 0; start < {length}; start += {self.pixels}) {{")
-            self._write_tile(scope.inner(), length, names[panel], names[line])
+            self._write_tile(scope.inner(), length, names[panel], line)
             scope.write("}")
         writer.close_steps()
         return writer.finish()
+
+    def _lines_together(self, lines: int, image: int) -> int:
+        """All lines, where the weights are more than an image's elements and would be fetched again for each band."""
+        if int(dims.product(self.kernel.operand(1).shape)) > image:
+            return lines
+        return -(-lines // max(-(-image // BAND), BANDS))
 
     def panel_blocks(self) -> int:
         """Blocks of output channels in a panel of the weights."""

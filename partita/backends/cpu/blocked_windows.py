@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from partita.backends.cpu.blocked_convolution import BlockedKernel
+from partita.backends.cpu.blocked_convolution import BANDS, BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.ir.expression import Computation, Expr, Load
@@ -24,14 +24,14 @@ class WindowKernel(BlockedKernel, ABC):
     def write(self) -> Kernel:
         writer, x, view = self.writer, self.kernel.operand(0), self.view
         self.rows, self.columns = (int(extent) for extent in view.kernel)
-        batch, block, line = self.result.axes[:3]
+        batch, block = self.result.axes[:2]
         cost = self.width * self.block * self.rows * self.columns / ELEMENTS
-        scope = writer.open_steps([batch, block, line], cost)
+        scope, line, _ = self.open_bands(block, self.height, -(-self.height // BANDS), cost)
         names = writer.printer.axis_names
         plane = f"({names[batch]} * {x.shape[1]} + {names[block]}) * {x.shape[2] * x.shape[3] * self.block}"
         scope.write(f"const partita_lanes *image = (const partita_lanes *)({writer.pointer(x)} + {plane});")
-        scope.write(f"const int64_t top = {names[line]} * {view.strides[0]} - {view.begin[0]};")
-        self.places = {1: names[block], 2: names[line]}
+        scope.write(f"const int64_t top = {line} * {view.strides[0]} - {view.begin[0]};")
+        self.places = {1: names[block], 2: line}
         pixels = self._tile_pixels()
         tiles = [(start, min(pixels, self.width - start)) for start in range(0, self.width, pixels)]
         inner = [self._is_inside(*tile) and tile[1] == pixels for tile in tiles]
