@@ -27,7 +27,7 @@ FLOAT64 = DType.FLOAT64
 def draw(node: Node, _: Value, *, seed: int | None = None) -> Routine:
     """Numbers of the shape that operand 0 is."""
     result = TensorType(FLOAT64, required_ints(node, 0))
-    arguments = (int(seed is not None), (seed or 0) % 2**32, dims.product(result.dims))
+    arguments = (-1 if seed is None else seed % 2**32, dims.product(result.dims))
     return Routine("random", f"draw_{node.op_type.lower()}", 1, arguments, (result,))
 
 

@@ -4,6 +4,7 @@
 #define PARTITA_RANDOM_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <unistd.h>
 
@@ -11,30 +12,27 @@
 
 #define PARTITA_WORDS 624
 #define PARTITA_SHIFT 397
-#define PARTITA_ENTROPY_BYTES 256 /* at most, in one call */
+#define PARTITA_CHUNK 52 /* words: a divisor of all, and no more than one call gives of the entropy */
 
 typedef struct partita_generator {
     uint32_t words[PARTITA_WORDS];
     int place; /* of the next word */
 } partita_generator;
 
-static inline int partita_seed(const partita_call *call, int32_t *status, int64_t has_seed, uint32_t seed,
-                               partita_generator *generator) {
+/* Whether there is a generator; a negative number is no seed. */
+static inline bool partita_seed(const partita_call *call, int32_t *status, int64_t number, partita_generator *generator) {
+    uint32_t *words = generator->words, seed = (uint32_t)number;
     generator->place = 0;
-    for (uint32_t word = 0; has_seed && word < PARTITA_WORDS; ++word) {
-        generator->words[word] = seed;
+    for (uint32_t word = 0; number >= 0 && word < PARTITA_WORDS; ++word) {
+        words[word] = seed;
         seed = 1812433253u * (seed ^ seed >> 30) + word + 1;
     }
-    char *bytes = (char *)generator->words;
-    const size_t all = sizeof generator->words;
-    for (size_t done = 0; !has_seed && done < all; done += PARTITA_ENTROPY_BYTES) {
-        const size_t left = all - done;
-        if (getentropy(bytes + done, left < PARTITA_ENTROPY_BYTES ? left : PARTITA_ENTROPY_BYTES) == 0)
-            continue;
+    int failed = 0;
+    for (int word = 0; number < 0 && word < PARTITA_WORDS; word += PARTITA_CHUNK)
+        failed |= getentropy(words + word, PARTITA_CHUNK * sizeof *words);
+    if (failed)
         *status = call->services->fail(call, PARTITA_ERROR_BACKEND, "the system gives no entropy for random numbers");
-        return 0;
-    }
-    return 1;
+    return !failed;
 }
 
 static inline uint32_t partita_word(partita_generator *generator) {
@@ -56,19 +54,17 @@ static inline double partita_uniform(partita_generator *generator) {
     return (high * 67108864.0 + low) / 9007199254740992.0;
 }
 
-static inline void partita_draw_uniform(PARTITA_ROUTINE, int64_t has_seed, int64_t seed, int64_t count, double *y) {
+static inline void partita_draw_uniform(PARTITA_ROUTINE, int64_t seed, int64_t count, double *y) {
     partita_generator generator;
-    if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
-        return;
-    for (int64_t index = 0; index < count; ++index)
+    const bool draws = partita_seed(call, status, seed, &generator);
+    for (int64_t index = 0; draws && index < count; ++index)
         y[index] = partita_uniform(&generator);
 }
 
-static inline void partita_draw_normal(PARTITA_ROUTINE, int64_t has_seed, int64_t seed, int64_t count, double *y) {
+static inline void partita_draw_normal(PARTITA_ROUTINE, int64_t seed, int64_t count, double *y) {
     partita_generator generator;
-    if (begin == end || !partita_seed(call, status, has_seed, (uint32_t)seed, &generator))
-        return;
-    for (int64_t index = 0; index < count; index += 2) {
+    const bool draws = partita_seed(call, status, seed, &generator);
+    for (int64_t index = 0; draws && index < count; index += 2) {
         double first, second, square;
         do { /* a point of the unit disc */
             first = 2.0 * partita_uniform(&generator) - 1.0;

@@ -56,10 +56,8 @@
         return (uint64_t)b >= bits ? (type)(is_negative(a) ? -1 : 0) : (type)(a >> b);                            \
     }                                                                                                             \
     static inline type partita_ipow_##name(type base, type exponent) {                                            \
-        type result = 1;                                                                                          \
-        if (is_negative(exponent))                                                                                \
-            return (type)(base == 1 ? 1 : 0);                                                                     \
-        for (; exponent; exponent = (type)(exponent >> 1)) {                                                      \
+        type result = !is_negative(exponent) || base == 1;                                                        \
+        for (; exponent > 0; exponent = (type)(exponent >> 1)) {                                                  \
             if (exponent & 1)                                                                                     \
                 result = (type)(result * base);                                                                   \
             base = (type)(base * base);                                                                           \
@@ -131,11 +129,7 @@ static inline float partita_exp_parts(float x, int32_t *exponent) {
     const float shifted = x * 0x1.715476p+0f + 0x1.8p+23f; /* the low bits hold round(x / ln 2) */
     const float n = shifted - 0x1.8p+23f;
     const float r = (x - n * 0x1.63p-1f) + n * 0x1.bd0106p-13f; /* x - n ln 2, in two steps */
-    float p = 0x1.6d4364p-10f;
-    p = p * r + 0x1.120ba6p-7f;
-    p = p * r + 0x1.5554e8p-5f;
-    p = p * r + 0x1.5554dcp-3f;
-    p = p * r + 0.5f;
+    const float p = (((0x1.6d4364p-10f * r + 0x1.120ba6p-7f) * r + 0x1.5554e8p-5f) * r + 0x1.5554dcp-3f) * r + 0.5f;
     *exponent = (int32_t)partita_bits(shifted) - 0x4b400000;
     return 1.0f + (r + r * r * p);
 }
@@ -158,33 +152,19 @@ static inline float partita_exp_near(float x) {
 
 static inline float partita_tanh_float(float x) {
     const float u = x * x, large = fabsf(x) > 10.0f ? 10.0f : fabsf(x);
-    float p = -0.00593298f;
-    p = p * u + 0.02088132f;
-    p = p * u - 0.05382585f;
-    p = p * u + 0.13332602f;
-    p = p * u - 0.33333327f;
+    const float p = (((-0.00593298f * u + 0.02088132f) * u - 0.05382585f) * u + 0.13332602f) * u - 0.33333327f;
     const float far = 1.0f - 2.0f / (partita_exp_near(2.0f * large) + 1.0f);
     return copysignf(large < 0.65f ? large + large * (u * p) : far, x);
 }
 
 static inline float partita_erf_float(float x) {
     const float u = x * x, large = fabsf(x) > 4.0f ? 4.0f : fabsf(x);
-    float p = 8.53412061e-05f;
-    p = p * u - 8.18078088e-04f;
-    p = p * u + 5.20433158e-03f;
-    p = p * u - 2.68607090e-02f;
-    p = p * u + 1.12837189e-01f;
-    p = p * u - 3.76126353e-01f;
-    p = p * u + 1.28379167e-01f;
-    float q = 1.61024041e-06f; /* log(erfc(|x|)) on [0.9, 4] */
-    q = q * large - 4.55127728e-05f;
-    q = q * large + 5.92092757e-04f;
-    q = q * large - 4.73695062e-03f;
-    q = q * large + 2.63551208e-02f;
-    q = q * large - 1.09960799e-01f;
-    q = q * large - 6.31956241e-01f;
-    q = q * large - 1.13015510e+00f;
-    q = q * large + 3.00268820e-04f;
+    const float p = (((((8.53412061e-05f * u - 8.18078088e-04f) * u + 5.20433158e-03f) * u - 2.68607090e-02f) * u
+                      + 1.12837189e-01f) * u - 3.76126353e-01f) * u + 1.28379167e-01f;
+    /* log(erfc(|x|)) on [0.9, 4] */
+    const float q = (((((((1.61024041e-06f * large - 4.55127728e-05f) * large + 5.92092757e-04f) * large
+                        - 4.73695062e-03f) * large + 2.63551208e-02f) * large - 1.09960799e-01f) * large
+                      - 6.31956241e-01f) * large - 1.13015510e+00f) * large + 3.00268820e-04f;
     const float far = 1.0f - partita_exp_near(q);
     return copysignf(large < 0.9f ? large + large * p : far, x);
 }
@@ -195,39 +175,23 @@ static inline float partita_exp_below_float(float x) {
     return x < -87.33f ? 0.0f : result;
 }
 
-static inline double partita_exp_below_double(double x) {
-    return exp(x);
-}
+static inline double partita_exp_below_double(double x) { return exp(x); }
 
 /* The share of the normal distribution below x, (1 + erf(x / sqrt 2)) / 2: of -|x| it is 2^(q - 1) with a polynomial q,
  * within 1e-7 of the true value. */
 static inline float partita_normal_cdf_float(float x) {
     const float z = fabsf(x);
-    float q = -0x1.7c7ee0p-19f;
-    q = q * z + 0x1.4a52f6p-15f;
-    q = q * z - 0x1.8672c4p-13f;
-    q = q * z - 0x1.1f2d22p-13f;
-    q = q * z + 0x1.cee886p-8f;
-    q = q * z - 0x1.ae0c78p-5f;
-    q = q * z - 0x1.d63aacp-2f;
-    q = q * z - 0x1.26aed4p+0f;
-    q = q * z;
-    q = q < -126.0f ? -126.0f : q;
+    const float far = (((((((-0x1.7c7ee0p-19f * z + 0x1.4a52f6p-15f) * z - 0x1.8672c4p-13f) * z - 0x1.1f2d22p-13f) * z
+                          + 0x1.cee886p-8f) * z - 0x1.ae0c78p-5f) * z - 0x1.d63aacp-2f) * z - 0x1.26aed4p+0f) * z;
+    const float q = far < -126.0f ? -126.0f : far;
     const float shifted = q + 0x1.8p+23f; /* the low bits hold round(q) */
     const float r = q - (shifted - 0x1.8p+23f);
-    float p = 0.0013264664f;
-    p = p * r + 0.009671512f;
-    p = p * r + 0.05550734f;
-    p = p * r + 0.24022242f;
-    p = p * r + 0.693147f;
-    p = p * r + 1.0f;
+    const float p = ((((0.0013264664f * r + 0.009671512f) * r + 0.05550734f) * r + 0.24022242f) * r + 0.693147f) * r + 1.0f;
     const float below = p * partita_from_bits((partita_bits(shifted) + 126u) << 23);
     return x < 0.0f ? below : 1.0f - below;
 }
 
-static inline double partita_normal_cdf_double(double x) {
-    return 0.5 * erfc(x * -0.70710678118654752440);
-}
+static inline double partita_normal_cdf_double(double x) { return 0.5 * erfc(x * -0.70710678118654752440); }
 
 /* Casts to integers truncate. NaN gives 0; what is too large saturates. (Casts to narrower types wrap around from these,
  * as x86 and NumPy do for values that fit in 32 bits.) */
@@ -337,32 +301,32 @@ PARTITA_ROUND(bfloat16)
 PARTITA_ROUND(float16)
 PARTITA_ROUND(float4e2m1)
 
-/* Powers of two. Rounds up, and holds what is out of range in range; below zero counts as zero. */
+/* Powers of two, the least 2^-127; there is no sign. Casts round up, or as they are told before. */
 static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
     return stored == 0xff ? NAN : partita_power_of_two((int)stored - 127);
 }
-static inline uint8_t partita_float8e8m0_from_float(float value) {
-    return value != value ? 0xff : value < 0x1p-126f ? 0 : (uint8_t)(partita_bits(value) >> 23);
+static inline partita_float8e8m0 partita_float8e8m0_from_float(float value) {
+    return value != value ? 0xff : (partita_float8e8m0)(partita_bits(value) >> 23);
 }
 static inline float partita_power_of_two_down_float(float value) {
-    return value <= 0 || value != value || isinf(value) ? value : value < 0x1p-126f ? 0x1p-127f
-           : partita_from_bits(partita_bits(value) & 0x7f800000);
+    const float normal = partita_from_bits(partita_bits(value) & 0x7f800000);
+    return !(value > 0) ? value : value < 0x1p-126f ? 0x1p-127f : normal;
 }
 static inline float partita_power_of_two_up_float(float value) {
-    float down = partita_power_of_two_down_float(value);
-    return down == value ? value : down < 0x1p127f ? 2 * down : INFINITY;
+    const float down = partita_power_of_two_down_float(value);
+    return down == value ? value : 2 * down;
 }
 /* The nearer of the two powers around the value; the middle goes up. */
 static inline float partita_power_of_two_nearest_float(float value) {
     return partita_power_of_two_down_float(value < 0x1p126f ? value * (4.0f / 3.0f) : value);
 }
 static inline float partita_float8e8m0_round_unsaturated(float value) {
-    float up = partita_power_of_two_up_float(value);
+    const float up = partita_power_of_two_up_float(value);
     return value <= 0 || up > 0x1p127f ? NAN : up;
 }
 static inline float partita_float8e8m0_round(float value) {
-    float up = partita_power_of_two_up_float(value);
-    return value != value ? value : up < 0x1p-127f ? 0x1p-127f : up > 0x1p127f ? 0x1p127f : up;
+    const float up = partita_power_of_two_up_float(value);
+    return up < 0x1p-127f ? 0x1p-127f : up > 0x1p127f ? 0x1p127f : up;
 }
 
 #endif

@@ -60,24 +60,23 @@ static inline partita_string partita_string_concat(const partita_call *call, int
 
 /* ------------------------------------------------------------------ numbers */
 
+static inline bool partita_is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
 /* The text between white space, as a C string with a point where the process's locale wants it, into `text` of
  * PARTITA_NUMBER_BYTES; NULL where it is no number by its length or letters. `allowed` lists what it may be made of. */
 static inline const char *partita_string_number(partita_string a, char *text, const char *allowed) {
-    const char *begin = a.data, *end = a.data + a.bytes;
-    while (begin < end && strchr(" \t\r\n\v\f", *begin) && *begin)
-        ++begin;
-    while (end > begin && strchr(" \t\r\n\v\f", end[-1]) && end[-1])
-        --end;
-    if (begin == end || end - begin >= PARTITA_NUMBER_BYTES)
-        return NULL;
-    const char point = localeconv()->decimal_point[0];
-    for (int64_t index = 0; index < end - begin; ++index) {
-        if (!begin[index] || !strchr(allowed, begin[index]))
-            return NULL;
-        text[index] = begin[index] == '.' ? point : begin[index];
-    }
-    text[end - begin] = 0;
-    return text;
+    for (; a.bytes > 0 && partita_is_space(a.data[0]); ++a.data)
+        --a.bytes;
+    while (a.bytes > 0 && partita_is_space(a.data[a.bytes - 1]))
+        --a.bytes;
+    const size_t bytes = a.bytes < PARTITA_NUMBER_BYTES ? (size_t)a.bytes : 0;
+    memcpy(text, a.data, bytes);
+    text[bytes] = 0;
+    const bool is_number = bytes && strspn(text, allowed) == bytes;
+    char *point = strchr(text, '.');
+    if (point)
+        *point = localeconv()->decimal_point[0];
+    return is_number ? text : NULL;
 }
 
 #define PARTITA_STRING_TO(name, type, allowed, parsed, is_outside)                                                \
@@ -105,11 +104,7 @@ static inline __attribute__((format(printf, 3, 4))) partita_string partita_strin
     va_start(arguments, format);
     const int bytes = vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    char *data = partita_string_make(call, status, bytes);
-    if (!data)
-        return (partita_string){"", 0};
-    memcpy(data, text, (size_t)bytes);
-    return (partita_string){data, bytes};
+    return partita_string_concat(call, status, (partita_string){text, bytes}, (partita_string){"", 0});
 }
 
 /* The shortest decimal that reads as the same number. */
@@ -117,11 +112,12 @@ static inline partita_string partita_string_shortest(const partita_call *call, i
     char text[PARTITA_NUMBER_BYTES];
     if (value != value || isinf(value))
         return partita_string_print(call, status, "%s", value != value ? "NaN" : value > 0 ? "INF" : "-INF");
-    for (int digits = 1; digits <= 17; ++digits) {
-        snprintf(text, sizeof text, "%.*g", digits, value);
-        if (is_float ? strtof(text, NULL) == (float)value : strtod(text, NULL) == value)
-            break;
-    }
+    double read;
+    int digits = 0;
+    do {
+        snprintf(text, sizeof text, "%.*g", ++digits, value);
+        read = is_float ? strtof(text, NULL) : strtod(text, NULL);
+    } while (read != value && digits < 17);
     char *point = strchr(text, localeconv()->decimal_point[0]);
     if (point)
         *point = '.';

@@ -11,22 +11,18 @@
 #define PARTITA_NO_CHARACTER 0x110000
 
 static inline int32_t partita_next_character(partita_string a, int64_t *place) {
+    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000}; /* character of so many bytes */
     const unsigned char *text = (const unsigned char *)a.data + *place;
-    const int64_t left = a.bytes - *place;
-    const int length = text[0] < 0x80 ? 1 : text[0] < 0xc2 ? 0 : text[0] < 0xe0 ? 2 : text[0] < 0xf0 ? 3 : text[0] < 0xf5 ? 4 : 0;
-    int32_t character = length == 1 ? text[0] : text[0] & (0xff >> (length + 1));
-    int valid = length > 0 && length <= left;
+    const int ones = __builtin_clz(~((uint32_t)text[0] << 24)), length = ones ? ones : 1;
+    int32_t character = text[0] & (0x7f >> ones);
+    bool valid = ones != 1 && ones <= 4 && length <= a.bytes - *place;
     for (int index = 1; valid && index < length; ++index) {
         valid = (text[index] & 0xc0) == 0x80;
         character = character << 6 | (text[index] & 0x3f);
     }
-    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    if (!valid || character < least[length] || character > 0x10ffff) {
-        *place += 1;
-        return PARTITA_NO_CHARACTER + text[0];
-    }
-    *place += length;
-    return character;
+    valid = valid && character >= least[length] && character <= 0x10ffff;
+    *place += valid ? length : 1;
+    return valid ? character : PARTITA_NO_CHARACTER + text[0];
 }
 
 /* Writes a character, or the byte that stood for itself; gives how many bytes. */
@@ -57,48 +53,34 @@ static inline int64_t partita_row(int32_t key, const int32_t *rows, int64_t coun
 
 /* ------------------------------------------------------------------ split */
 
-static inline int partita_is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
-/* The next piece of a string from *place on; 0 when there is none. Without a delimiter, white space (of ASCII) separates, however
- * much. *most is how many more cuts may be made: none when 0, any number when negative. */
-static inline int partita_next_piece(partita_string x, partita_string delimiter, int64_t *place, int64_t *most,
-                                     partita_string *piece) {
-    int64_t begin = *place, stop;
-    if (begin > x.bytes)
-        return 0;
-    if (delimiter.bytes == 0) {
-        while (begin < x.bytes && partita_is_space(x.data[begin]))
-            ++begin;
-        if (begin == x.bytes)
-            return 0;
-        for (stop = begin; stop < x.bytes && !partita_is_space(x.data[stop]);)
-            ++stop;
-        if (*most == 0)
-            stop = x.bytes;
-        *place = stop == x.bytes ? x.bytes + 1 : stop;
-    } else {
-        stop = begin;
-        while (*most != 0 && x.bytes - stop >= delimiter.bytes &&
-               memcmp(x.data + stop, delimiter.data, (size_t)delimiter.bytes) != 0)
-            ++stop;
-        const int is_last = *most == 0 || x.bytes - stop < delimiter.bytes;
-        *place = is_last ? x.bytes + 1 : stop + delimiter.bytes;
-        stop = is_last ? x.bytes : stop;
-    }
-    *most -= *most > 0;
-    *piece = (partita_string){x.data + begin, stop - begin};
-    return 1;
+/* How many bytes separate at a place: those of the delimiter or, where there is none, of white space (of ASCII). */
+static inline int64_t partita_separator(partita_string x, int64_t place, partita_string delimiter) {
+    if (delimiter.bytes == 0)
+        return partita_is_space(x.data[place]);
+    const bool fits = delimiter.bytes <= x.bytes - place;
+    return fits && memcmp(x.data + place, delimiter.data, (size_t)delimiter.bytes) == 0 ? delimiter.bytes : 0;
 }
 
-/* As many pieces of each string as there is room for, empty ones where there are no more; and how many there are. */
+/* As many pieces of each string as there is room for, empty ones where there are no more; and how many there are. White space
+ * separates however much it is. At most `most` cuts are made: none when 0, any number when negative. */
 static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
                                          int64_t room, partita_string *pieces, int64_t *counts) {
     for (int64_t index = begin; index < end; ++index) {
-        partita_string piece;
-        int64_t place = 0, left = most, count = 0;
-        for (; partita_next_piece(x[index], delimiter, &place, &left, &piece); ++count)
+        const partita_string whole = x[index];
+        int64_t count = 0, stop;
+        for (int64_t place = 0; place <= whole.bytes; place = stop) {
+            while (delimiter.bytes == 0 && place < whole.bytes && partita_is_space(whole.data[place]))
+                ++place;
+            if (delimiter.bytes == 0 && place == whole.bytes)
+                break;
+            int64_t separator = 0;
+            for (stop = place; stop < whole.bytes && !separator; stop += !separator)
+                separator = count == most ? 0 : partita_separator(whole, stop, delimiter);
             if (count < room)
-                pieces[index * room + count] = piece;
+                pieces[index * room + count] = (partita_string){whole.data + place, stop - place};
+            ++count;
+            stop += separator ? separator : 1;
+        }
         counts[index] = count;
         for (; count < room; ++count)
             pieces[index * room + count] = (partita_string){"", 0};
@@ -144,26 +126,23 @@ static inline void partita_add_place(partita_places *places, int32_t place, int6
     places->seen[place] = step;
 }
 
-static inline int partita_is_word(int32_t c) {
+static inline bool partita_is_word(int32_t c) {
     return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '_';
 }
 
-/* Whether a condition holds between two characters; -1 stands for none. */
-static inline int partita_holds(int32_t kind, int32_t before, int32_t after) {
-    switch (kind) {
-    case 0: return before < 0;
-    case 1: return after < 0;
-    case 2: return before < 0 || before == '\n';
-    case 3: return after < 0 || after == '\n';
-    case 4: return partita_is_word(before) != partita_is_word(after);
-    default: return partita_is_word(before) == partita_is_word(after);
-    }
+/* Whether a condition holds between two characters, of which -1 stands for none: that the text begins or ends (0, 1), that a
+ * line does (2, 3), that there is a border of a word or none (4, 5). */
+static inline bool partita_holds(int32_t kind, int32_t before, int32_t after) {
+    const int32_t beside = kind % 2 ? after : before;
+    if (kind >= 4)
+        return (partita_is_word(before) != partita_is_word(after)) == (kind == 4);
+    return beside < 0 || (kind >= 2 && beside == '\n');
 }
 
-/* Whether a character is in one of the sorted ranges (first, last) from `low` to `high`. */
-static inline int partita_is_in(int32_t character, const int32_t *ranges, int64_t low, int64_t high) {
-    const int64_t row = partita_row(character, ranges + 2 * low, high - low, 2);
-    return row >= 0 && character <= ranges[2 * (low + row) + 1];
+/* Whether a character is in one of sorted ranges (first, last). */
+static inline bool partita_is_in(int32_t character, const int32_t *ranges, int64_t count) {
+    const int64_t row = partita_row(character, ranges, count, 2);
+    return row >= 0 && character <= ranges[2 * row + 1];
 }
 
 /* Whether the whole string matches: all ways are followed at once, so that time is linear in the text. */
@@ -178,16 +157,17 @@ static inline bool partita_matches(partita_string x, const int32_t *program, con
         then.count = 0;
         for (int64_t index = 0; index < now.count; ++index) {
             const int32_t place = now.list[index], *instruction = program + 3 * (int64_t)place;
-            if (instruction[0] == PARTITA_MATCH && after < 0)
+            const int32_t operation = instruction[0], first = instruction[1], second = instruction[2];
+            if (operation == PARTITA_MATCH && after < 0)
                 return true;
-            if (instruction[0] == PARTITA_SPLIT || instruction[0] == PARTITA_JUMP)
-                partita_add_place(&now, instruction[1], step);
-            if (instruction[0] == PARTITA_SPLIT)
-                partita_add_place(&now, instruction[2], step);
-            if (instruction[0] == PARTITA_ASSERT && partita_holds(instruction[1], before, after))
-                partita_add_place(&now, place + 1, step);
-            if (instruction[0] == PARTITA_CLASS && after >= 0 && partita_is_in(after, ranges, instruction[1], instruction[2]))
+            if (operation == PARTITA_CLASS && after >= 0 && partita_is_in(after, ranges + 2 * (int64_t)first, second - first))
                 partita_add_place(&then, place + 1, step + 1);
+            if (operation == PARTITA_SPLIT || operation == PARTITA_JUMP)
+                partita_add_place(&now, first, step);
+            if (operation == PARTITA_SPLIT)
+                partita_add_place(&now, second, step);
+            if (operation == PARTITA_ASSERT && partita_holds(first, before, after))
+                partita_add_place(&now, place + 1, step);
         }
         const partita_places other = now;
         now = then;
