@@ -37,6 +37,9 @@ class Loops:
     until: Expr | None = None
 
 
+Step = Store | Loops
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Procedure:
     """Loop nests, run in order, for each step of the loops over `rows`: these touch different elements of the outputs
@@ -78,12 +81,12 @@ def fill(value: Value, body: Callable[..., Expr]) -> Store:
     return Store(axes, value, indices, body(*indices))
 
 
-def each(indices: Sequence[Index], *steps: Store | Loops, when: Expr | None = None, until: Expr | None = None) -> Loops:
+def each(indices: Sequence[Index], *steps: Step, when: Expr | None = None, until: Expr | None = None) -> Loops:
     """Steps in each step of the loops over these indices; see `Loops`."""
     return Loops(tuple(index.axis for index in indices), steps, when, until)
 
 
-def once(*steps: Store | Loops, when: Expr | None = None) -> Loops:
+def once(*steps: Step, when: Expr | None = None) -> Loops:
     """Steps outside of any loop."""
     return Loops((), steps, when)
 
@@ -91,3 +94,16 @@ def once(*steps: Store | Loops, when: Expr | None = None) -> Loops:
 def current(value: Value, indices: Sequence[Expr | int] = ()) -> Expr:
     """What `value` holds now."""
     return Load(value, tuple(literal(i, DType.INT64) for i in indices), value.tensor.dtype)
+
+
+def procedure(*nests: Step, rows: Sequence[Index] = ()) -> Procedure:
+    """These nests, for each step of the loops over `rows`; temporaries are what they store into that no node gives."""
+    loops = tuple(nest if isinstance(nest, Loops) else once(nest) for nest in nests)
+    stored = dict.fromkeys(value for nest in loops for value in _stored(nest))
+    temporaries = tuple(value for value in stored if value.producer is None)
+    return Procedure(loops, temporaries, tuple(index.axis for index in rows))
+
+
+def _stored(step: Step) -> list[Value]:
+    """The values that a step stores into."""
+    return [step.value] if isinstance(step, Store) else [value for inner in step.steps for value in _stored(inner)]

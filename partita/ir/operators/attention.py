@@ -10,7 +10,7 @@ from partita.ir.expression import Expr, call, literal
 from partita.ir.formula import cast, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.procedure import Loops, Procedure, Store, current, each, once, over, store, temporary
+from partita.ir.procedure import Loops, Procedure, Store, current, each, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -119,4 +119,4 @@ def linear_attention(
     if len(node.outputs) > 1:
         present = node.outputs[1]
         nests.append(each([d, m], store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))
-    return Procedure((once(*nests),), (state, fresh, *([fading] if decay is not None else [])), (row.axis, h.axis))
+    return procedure(*nests, rows=[row, h])

@@ -13,8 +13,8 @@ from partita.ir.operators.contents import required_ints
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.operators.sorting import ByDigits, advance, counter
-from partita.ir.procedure import Procedure, current, each, fill, once, over, store, temporary
+from partita.ir.operators.sorting import Places, advance, counter
+from partita.ir.procedure import Procedure, current, each, fill, once, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 INT64 = DType.INT64
@@ -52,14 +52,14 @@ def suppression(
     """The best boxes that overlap none chosen before; for each class of each sample."""
     (limit,), winners, length = required_ints(node, 2), node.output, scores.shape[2]
     batch, kind = over("batch", scores.shape[0]), over("kind", scores.shape[1])
-    places, candidates, chosen = ByDigits(length), counter("candidates"), counter("chosen")
+    places, candidates, chosen = Places(length), counter("candidates"), counter("chosen")
     blocks, kept = dims.ceil_div(limit, LANES), boxes.tensor.dtype
     own, others = temporary("own", kept, [SIDES]), temporary("others", kept, [SIDES, blocks * LANES])
     overlaps, block, lane = temporary("overlaps", DType.FLOAT32, []), over("block", blocks), over("lane", LANES)
     box, rank, other, side = over("box", length), over("rank", length), over("w", limit), over("side", SIDES)
     best, score = places.at(rank), load(scores, batch, kind, box)
     keep = call("eq", score, score) if least is None else score > only(least)  # NaN never counts
-    collect = each([box], store(places.order, [0, current(candidates)], box, keep), advance(candidates, keep))
+    collect = each([box], store(places.order, [0, current(candidates)], box, keep), advance(candidates, when=keep))
     pair = [
         [current(own, [k]) for k in range(SIDES)],
         [current(others, [k, block * LANES + lane]) for k in range(SIDES)],
@@ -81,8 +81,7 @@ def suppression(
     counts = (store(value, [], 0) for value in (candidates, chosen))
     begin = (*places.start(), *counts, fill(others, lambda *_: literal(0.0, kept)))  # which nothing overlaps
     sort = places.sort(current(candidates), lambda a: load(scores, batch, kind, a), is_falling=True)
-    nests = (once(*begin), each([other], none), collect, sort, choose)
-    return Procedure(nests, (*places.temporaries, candidates, chosen, own, others, overlaps), (batch.axis, kind.axis))
+    return procedure(*begin, each([other], none), collect, sort, choose, rows=[batch, kind])
 
 
 def _measures(box: Sequence[Expr], *, is_centered: bool) -> list[Expr]:

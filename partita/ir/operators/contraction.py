@@ -17,7 +17,7 @@ from partita.ir.operators.elementwise import element
 from partita.ir.operators.movement import all_within
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
-from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 Element = Callable[..., Expr]  # the element at indices
@@ -273,7 +273,7 @@ def determinant(node: Node, x: Value) -> Procedure:
     copy = fill(a, lambda *place: cast(load(x, *lead, *place), DType.FLOAT64))
     begin = once(copy, store(result, [], 1.0))
     end = once(store(node.output, lead, cast(current(result), x.tensor.dtype)))
-    return Procedure((begin, column, end), (a, result, pivot, held), tuple(index.axis for index in lead))
+    return procedure(begin, column, end, rows=lead)
 
 
 attribute_dropped("Gemm", before=7, attributes=["broadcast"])

@@ -18,7 +18,7 @@ from partita.ir.operators.internal import DOMAIN, chosen, observe
 from partita.ir.operators.movement import wrapped
 from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import becomes, computes, infers, keeps_type, performs, upgrades
-from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 # ---------------------------------------------------------------------- reading
@@ -78,7 +78,7 @@ def places_of_others(node: Node, x: Value) -> Procedure:
     count, i = temporary("count", DType.INT64, []), indices_over(x.shape)
     stores = [store(node.output, [n, current(count)], index) for n, index in enumerate(i)]
     step = once(*stores, store(count, [], current(count) + 1), when=cast(load(x, *i), DType.BOOL))
-    return Procedure((once(store(count, [], 0)), each(i, step)), (count,))
+    return procedure(store(count, [], 0), each(i, step))
 
 
 @becomes("Compress")

@@ -10,26 +10,14 @@ from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Literal, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, select, size
+from partita.ir.expression import Computation, Expr, Index, Literal, Reduce, call, literal
+from partita.ir.formula import cast, compute, load, put, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axis, required_ints
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import becomes, computes, infers, performs, sized_by_data
-from partita.ir.procedure import (
-    Loops,
-    Procedure,
-    Store,
-    current,
-    each,
-    fill,
-    indices_over,
-    once,
-    over,
-    store,
-    temporary,
-)
+from partita.ir.procedure import Procedure, Step, current, each, indices_over, once, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 INT64, UINT64, BOOL = DType.INT64, DType.UINT64, DType.BOOL
@@ -43,44 +31,37 @@ def counter(name: str) -> Value:
     return temporary(name, INT64, [])
 
 
-def advance(value: Value, when: Expr | None = None) -> Store:
+def advance(value: Value, place: Sequence[Expr] = (), when: Expr | None = None) -> Step:
     """Counts one more."""
-    return store(value, [], current(value) + 1, when)
+    return store(value, place, current(value, place) + 1, when)
 
 
 # ---------------------------------------------------------------------- sorting
 
 
 class Places:
-    """Places that are sorted from one half of `order` to the other; equal ones stay as they are."""
-
-    names: tuple[str, ...] = ()  # of numbers that sorting takes
+    """The places 0, 1, 2 ... as they are sorted, from one half of `order` to the other; equal ones stay as they are."""
 
     def __init__(self, longest: Dim) -> None:
         self.longest = longest
         self.order = temporary("order", INT64, [2, longest + 1])  # one more, that is read past the end and dropped
-        self.side, *self.numbers = map(counter, ("side", *self.names))
-        self.temporaries = (self.order, self.side, *self.numbers)
+        self.side = counter("side")
 
     def at(self, place: Expr | int) -> Expr:
         """What comes at a place once all is sorted."""
         return current(self.order, [current(self.side), place])
 
-    def start(self) -> tuple[Store | Loops, ...]:
-        """The places 0, 1, 2 ... in order."""
-        n = over("n", self.longest + 1)
-        places = (store(self.order, [side, n], select(n < size(self.longest), n, 0)) for side in (0, 1))
-        return each([n], *places), store(self.side, [], 0)
+    def start(self) -> Sequence[Step]:
+        """The places in order."""
+        side, n = over("side", 2), over("n", self.longest + 1)
+        place = store(self.order, [side, n], select(n < size(self.longest), n, 0))
+        return each([side, n], place), store(self.side, [], 0)
 
-
-class Merged(Places):
-    """Sorted by comparing: of runs sorted so far, two at a time become one of twice the width."""
-
-    names = ("width", "left", "middle", "right", "stop", "takes_right")
-
-    def sort(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Loops:
-        """Sorts the first `count` places: `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
-        width, left, middle, right, stop, takes_right = self.numbers
+    def merge(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Step:
+        """Sorts the first `count` places by comparing: of runs sorted so far, two at a time become one of twice the
+        width. `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
+        names = ("width", "left", "middle", "right", "stop", "takes_right")
+        width, left, middle, right, stop, takes_right = map(counter, names)
         now, other, wide = over("t", self.longest), 1 - current(self.side), current(width)
         begin = once(
             store(left, [], now),
@@ -104,43 +85,34 @@ class Merged(Places):
         again = each([over("pass", PASSES)], store(stop, [], 0), merge, *turn, until=wide >= count)
         return once(store(width, [], 1), again)
 
-
-class ByDigits(Places):
-    """Sorted by the digits of keys, the last digit first; one that all have in common is left out."""
-
-    names = ("total", "digit")
-
-    def __init__(self, longest: Dim) -> None:
-        super().__init__(longest)
-        self.keys = temporary("keys", UINT64, [2, longest + 1])
-        self.starts = temporary("starts", INT64, [1 << DIGIT])  # of the places for each digit
-        self.temporaries = (*self.temporaries, self.keys, self.starts)
-
-    def sort(self, count: Expr, element: Callable[[Expr], Expr], *, is_falling: bool = False) -> Loops:
-        """Sorts the first `count` places by the numbers there, NaN above all."""
-        n, value, (total, digit) = over("t", self.longest), over("v", 1 << DIGIT), self.numbers
+    def sort(self, count: Expr, element: Callable[[Expr], Expr], *, is_falling: bool = False) -> Step:
+        """Sorts the first `count` places by the numbers there, NaN above all: by the digits of keys, the last digit
+        first; one that all have in common is left out."""
+        keys = temporary("keys", UINT64, [2, self.longest + 1])
+        starts = temporary("starts", INT64, [1 << DIGIT])  # of the places for each digit
+        total, digit, n, value = counter("total"), counter("digit"), over("t", self.longest), over("v", 1 << DIGIT)
         key, bits = key_of(element(self.at(n)), is_falling)
         number, here, there = over("digit", -(-bits // DIGIT)), current(self.side), 1 - current(self.side)
-        own, start = current(self.starts, [value]), current(self.starts, [current(digit)])
+        own, start = current(starts, [value]), current(starts, [current(digit)])
 
-        def find(place: Expr | int) -> Store:
-            rest = call("shift_right", current(self.keys, [here, place]), cast(number * DIGIT, UINT64))
+        def find(place: Expr | int) -> Step:
+            rest = call("shift_right", current(keys, [here, place]), cast(number * DIGIT, UINT64))
             return store(digit, [], cast(call("bit_and", rest, literal((1 << DIGIT) - 1, UINT64)), INT64))
 
-        up = store(self.starts, [current(digit)], start + 1)
-        begins = (store(digit, [], own), store(self.starts, [value], current(total)))
+        up = advance(starts, [current(digit)])
+        begins = (store(digit, [], own), store(starts, [value], current(total)))
         sums = each([value], *begins, store(total, [], current(total) + current(digit)))
-        halves = ((self.order, self.at(n)), (self.keys, current(self.keys, [here, n])))
+        halves = ((self.order, self.at(n)), (keys, current(keys, [here, n])))
         move = each([n], find(n), *(store(half, [there, start], what) for half, what in halves), up, until=n >= count)
         by_digit = each(
             [number],
             store(total, [], 0),
-            fill(self.starts, lambda _: literal(0, INT64)),
+            each([value], store(starts, [value], 0)),
             each([n], find(n), up, until=n >= count),
             find(0),
             once(sums, move, store(self.side, [], there), when=start < count),
         )
-        return once(each([n], store(self.keys, [here, n], key), until=n >= count), by_digit)
+        return once(each([n], store(keys, [here, n], key), until=n >= count), by_digit)
 
 
 def key_of(x: Expr, is_falling: bool) -> tuple[Expr, int]:
@@ -178,7 +150,7 @@ def top_k_types(node: Node, x: Value) -> list[Type]:
     (count,), axis = required_ints(node, 1), axis_of(node, len(x.shape), -1)
     if dims.all_static([count, x.shape[axis]]) and not 0 <= count <= x.shape[axis]:
         raise ShapeError(f"{node.describe()}: k is {count}, but axis {axis} has {x.shape[axis]} elements")
-    shape = (*x.shape[:axis], count, *x.shape[axis + 1 :])
+    shape = put(x.shape, axis, count)
     return [TensorType(x.tensor.dtype, shape), TensorType(INT64, shape)]
 
 
@@ -186,65 +158,67 @@ def top_k_types(node: Node, x: Value) -> list[Type]:
 def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
     """The largest (or smallest) first; NaN is the largest of all; of equals, the first comes first."""
     axis = axis_of(node, len(x.shape), -1)
-    rows, length, most = indices_over(x.shape), x.shape[axis], node.output.shape[axis]
-    k, candidate = over("k", most), over("n", length)
-
-    def along(place: Expr) -> list[Expr]:
-        return [*rows[:axis], place, *rows[axis + 1 :]]
+    rows, most = indices_over(x.shape), node.output.shape[axis]
+    k, candidate = over("k", most), over("n", x.shape[axis])
 
     def element(place: Expr) -> Expr:
-        return load(x, *along(place))
+        return load(x, *put(rows, axis, place))
 
     def better(first: Expr, second: Expr) -> Expr:
         return is_less(second, first) if largest else is_less(first, second)
 
-    others = tuple(row.axis for n, row in enumerate(rows) if n != axis)
     if dims.is_static(most) and 0 < most <= FEW:
-        return _few(node, most, candidate, element(candidate), better, along, others)
-
-    # Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit.
-    room = dims.minimum(length, dims.maximum(2 * most, 1 << DIGIT))
-    places, count = ByDigits(room), counter("count")
-    is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", x.tensor.dtype, [])
-    sort = places.sort(current(count), element, is_falling=bool(largest))
-    worst = places.at(max(most - 1, 0) if dims.is_static(most) else size(dims.maximum(most - 1, 0)))
-    thin_out = once(
-        sort,
-        store(limit, [], element(worst)),
-        store(is_limited, [], True),
-        store(count, [], size(most)),
-        when=call("eq", current(count), size(room)) & (size(room) < size(length)),
-    )
-    is_taken = call("logical_not", current(is_limited)) | better(element(candidate), current(limit))
-    end = [current(places.side), current(count)]
-    take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
-    results = zip(node.outputs, (element(places.at(k)), places.at(k)), strict=False)
-    write = each([k], *(store(y, along(k), result) for y, result in results))
-    begin = (store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
-    nests = (once(*places.start(), *begin), each([candidate], take), once(sort, write))
-    return Procedure(nests, (*places.temporaries, count, is_limited, limit), others)
+        begin, take, end, place = _few(most, candidate, element(candidate), better)
+    else:
+        begin, take, end, place = _many(most, candidate, element, better, is_falling=bool(largest))
+    results = zip(node.outputs, (element(place(k)), place(k)), strict=False)
+    write = each([k], *(store(y, put(rows, axis, k), result) for y, result in results))
+    return procedure(once(*begin), each([candidate], take), once(*end, write), rows=rows[:axis] + rows[axis + 1 :])
 
 
-def _few(
-    node: Node, most: int, candidate: Index, mine: Expr, better: Callable[[Expr, Expr], Expr],
-    along: Callable[[Expr], list[Expr]], rows: tuple[Axis, ...],
-) -> Procedure:  # fmt: skip
+Chosen = tuple[Sequence[Step], Step, Sequence[Step], Callable[[Expr], Expr]]
+"""What is done at first, with each candidate, and at last; and the place of the k-th that was chosen."""
+
+
+def _few(most: int, candidate: Index, mine: Expr, better: Callable[[Expr, Expr], Expr]) -> Chosen:
     """The best so far are kept in order; what is better than the last of them goes up to its place."""
-    chosen, order = temporary("chosen", mine.dtype, [most]), temporary("order", INT64, [most])
-    count, place, k = counter("count"), counter("place"), over("k", most)
+    best, order = temporary("best", mine.dtype, [most]), temporary("order", INT64, [most])
+    count, place = counter("count"), counter("place")
     now, above = current(place), call("max", current(place) - 1, 0)
-    down = (store(kept, [now], current(kept, [above])) for kept in (chosen, order))
-    stays = call("logical_not", better(mine, current(chosen, [above])))
+    down = (store(kept, [now], current(kept, [above])) for kept in (best, order))
+    stays = call("logical_not", better(mine, current(best, [above])))
     take = once(
         store(place, [], call("min", current(count), most - 1)),
         store(count, [], call("min", current(count) + 1, most)),
         each([over("s", most)], *down, store(place, [], above), until=(now <= 0) | stays),
-        *(store(kept, [now], new) for kept, new in ((chosen, mine), (order, candidate))),
-        when=(current(count) < most) | better(mine, current(chosen, [most - 1])),
+        *(store(kept, [now], new) for kept, new in ((best, mine), (order, candidate))),
+        when=(current(count) < most) | better(mine, current(best, [most - 1])),
     )
-    results = zip(node.outputs, (chosen, order), strict=False)
-    write = each([k], *(store(y, along(k), current(kept, [k])) for y, kept in results))
-    return Procedure((once(store(count, [], 0)), each([candidate], take), write), (chosen, order, count, place), rows)
+    return [store(count, [], 0)], take, [], lambda k: current(order, [k])
+
+
+def _many(
+    most: Dim, candidate: Index, element: Callable[[Expr], Expr], better: Callable[[Expr, Expr], Expr], *,
+    is_falling: bool,
+) -> Chosen:  # fmt: skip
+    """Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit."""
+    length = candidate.axis.extent
+    room = dims.minimum(length, dims.maximum(2 * most, 1 << DIGIT))
+    places, count, mine = Places(room), counter("count"), element(candidate)
+    is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", mine.dtype, [])
+    sort = places.sort(current(count), element, is_falling=is_falling)
+    thin_out = once(
+        sort,
+        store(limit, [], element(places.at(size(dims.maximum(most - 1, 0))))),
+        store(is_limited, [], True),
+        store(count, [], size(most)),
+        when=call("eq", current(count), size(room)) & (size(room) < size(length)),
+    )
+    is_taken = call("logical_not", current(is_limited)) | better(mine, current(limit))
+    end = [current(places.side), current(count)]
+    take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
+    begin = (*places.start(), store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
+    return begin, take, [sort], places.at
 
 
 @sized_by_data("TopK", operands=[1])
@@ -291,16 +265,13 @@ def sorted_type(node: Node, x: Value) -> Type:
 @performs("SortRows", domain=DOMAIN)
 def sort_rows(node: Node, x: Value) -> Procedure:
     """The places of rows [n, m] in their order; of equal ones, the first comes first."""
-    (count, width), n = x.shape, over("n", x.shape[0])
-    places: Merged | ByDigits
+    (count, width), n, places = x.shape, over("n", x.shape[0]), Places(x.shape[0])
     if x.tensor.dtype is not DType.STRING and dims.is_static(width) and width <= MOST_COLUMNS:
-        places, column = ByDigits(count), over("c", width)
-        sort = each([column], places.sort(size(count), lambda a: load(x, a, width - 1 - column)))
+        column = over("c", width)
+        sort: Step = each([column], places.sort(size(count), lambda a: load(x, a, width - 1 - column)))
     else:
-        places = Merged(count)
-        sort = places.sort(size(count), lambda a, b: _where_they_differ(x, a, b, is_less))
-    copy = each([n], store(node.output, [n], places.at(n)))
-    return Procedure((once(*places.start()), sort, copy), places.temporaries)
+        sort = places.merge(size(count), lambda a, b: _where_they_differ(x, a, b, is_less))
+    return procedure(*places.start(), sort, each([n], store(node.output, [n], places.at(n))))
 
 
 @computes("StartsGroup", domain=DOMAIN)

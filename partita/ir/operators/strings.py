@@ -22,7 +22,7 @@ from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, performs
 from partita.ir.operators.sorting import is_less, is_other
-from partita.ir.procedure import Procedure, current, each, indices_over, once, over, store, temporary
+from partita.ir.procedure import Procedure, current, each, indices_over, once, over, procedure, store, temporary
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType, Type
@@ -169,7 +169,7 @@ def find_places(node: Node, x: Value, keys: Value) -> Procedure:
     other = is_other(load(keys, current(place)), load(x, *i))
     found = select(current(place) < count, select(other, count, current(place)), count)
     nest = each([], store(place, [], 0), each([bit], add), once(store(node.output, i, found)))
-    return Procedure((nest,), (place,), tuple(index.axis for index in i))
+    return procedure(nest, rows=i)
 
 
 # ---------------------------------------------------------------------- n-grams, counted
