@@ -3,7 +3,7 @@ ONNX's own, before any backend is asked."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,39 +32,39 @@ def features(build: Builder, node: Node) -> Value:
     return x if len(x.shape) == 2 else build("Unsqueeze", x, [0])
 
 
-def one_of(node: Node, names: dict[str, DType]) -> tuple[Any, DType]:
-    """The attribute of the given names that is there and not empty, and its type; `ModelError` where none is."""
-    for name, dtype in names.items():
-        content = node.attributes.get(name)
+def given(node: Node, name: str, kinds: Sequence[DType]) -> tuple[np.ndarray, DType]:
+    """The attribute of a name that is there and not empty, of those for these types, and its type; `ModelError` where
+    none is."""
+    names = {f"{name}_{PLURALS[kind]}": kind for kind in kinds}
+    for full, kind in {f"{name}_tensor": None, **names}.items():
+        content = node.attributes.get(full)
         if content is not None and len(content):
-            return content, dtype
+            array = np.asarray(content, kind and kind.numpy).reshape(-1)
+            return array, DType.of(array.dtype)
     raise ModelError(f"{node.describe()}: none of the attributes {', '.join(names)} is given")
 
 
 # ---------------------------------------------------------------------- labels
 
-KEYS = {"keys_strings": STRING, "keys_int64s": INT64, "keys_floats": FLOAT32}
-VALUES = {"values_strings": STRING, "values_int64s": INT64, "values_floats": FLOAT32}
+PLURALS = {STRING: "strings", INT64: "int64s", FLOAT32: "floats"}
 DEFAULTS = {STRING: "_Unused", INT64: -1, FLOAT32: -0.0}
 
 
+def default_of(node: Node, kind: DType) -> Any:
+    """What stands for keys that are not found."""
+    tensor = node.attributes.get("default_tensor")
+    name = f"default_{PLURALS.get(kind, 'floats')[:-1]}"
+    return node.attributes.get(name, DEFAULTS.get(kind, 0)) if tensor is None else tensor.item()
+
+
 @becomes("LabelEncoder", domain=DOMAIN)
-def label_encoder(build: Builder, node: Node, x: Value) -> Value:
-    attributes = node.attributes
-    if "classes_strings" in attributes:  # version 1
-        return _by_classes(build, node, x, attributes["classes_strings"], range(len(attributes["classes_strings"])))
-    keys = attributes["keys_tensor"].reshape(-1) if "keys_tensor" in attributes else one_of(node, KEYS)[0]
-    if "values_tensor" in attributes:
-        array = attributes["values_tensor"].reshape(-1)
-        values, dtype = array.tolist(), DType.of(array.dtype)
-        default = attributes["default_tensor"].item() if "default_tensor" in attributes else DEFAULTS.get(dtype, 0)
-    else:
-        values, dtype = one_of(node, VALUES)
-        name = {STRING: "default_string", INT64: "default_int64"}.get(dtype, "default_float")
-        default = attributes.get(name, DEFAULTS[dtype])
+def label_encoder(build: Builder, node: Node, x: Value, *, classes_strings: Sequence[str] = ()) -> Value:
+    if classes_strings:  # version 1
+        return _by_classes(build, node, x, classes_strings, range(len(classes_strings)))
+    (keys, _), (values, kind) = (given(node, name, [*PLURALS]) for name in ("keys", "values"))
     if len(keys) != len(values):
         raise ModelError(f"{node.describe()}: {len(keys)} keys have {len(values)} values")
-    return looked_up(build, x, keys, [*values, default], dtype)
+    return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
 
 
 @becomes("CategoryMapper", domain=DOMAIN)
@@ -76,9 +76,8 @@ def category_mapper(
 
 def _by_classes(build: Builder, node: Node, x: Value, names: Sequence[str], numbers: Sequence[int]) -> Value:
     """From names to numbers, or from numbers to names."""
-    if x.tensor.dtype is STRING:
-        return looked_up(build, x, names, [*numbers, node.attributes.get("default_int64", -1)], INT64)
-    return looked_up(build, x, np.asarray(numbers), [*names, node.attributes.get("default_string", "_Unused")], STRING)
+    keys, values, kind = (names, numbers, INT64) if x.tensor.dtype is STRING else (numbers, names, STRING)
+    return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
 
 
 def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype: DType) -> Value:
@@ -95,7 +94,7 @@ def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
 @becomes("OneHotEncoder", domain=DOMAIN)
 def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> Value | None:
     kind = STRING if x.tensor.dtype is STRING else INT64
-    cats, _ = one_of(node, {"cats_strings": STRING} if kind is STRING else {"cats_int64s": INT64})
+    cats, _ = given(node, "cats", [kind])
     if not zeros:
         return None
     places, order = find(build, build.cast(x, kind), cats)
@@ -140,7 +139,7 @@ def imputer(
     build: Builder, node: Node, x: Value, *, replaced_value_float: float = 0.0, replaced_value_int64: int = 0
 ) -> Value:
     is_float = x.tensor.dtype.is_float
-    values, _ = one_of(node, {"imputed_value_floats": FLOAT32} if is_float else {"imputed_value_int64s": INT64})
+    values, _ = given(node, "imputed_value", [FLOAT32 if is_float else INT64])
     replaced = replaced_value_float if is_float else replaced_value_int64
     is_missing = build("IsNaN", x) if np.isnan(replaced) else build("Equal", x, replaced)
     return build("Where", is_missing, build.constant(values, x.tensor.dtype), x)
@@ -165,27 +164,6 @@ def feature_vectorizer(build: Builder, node: Node, *operands: Value, inputdimens
 # ---------------------------------------------------------------------- scores and labels
 
 
-def finished(build: Builder, node: Node, scores: Value) -> Value:
-    """Scores [.., classes] after the node's post_transform, as float."""
-    return build.cast(transformed(build, node, scores, node.attributes.get("post_transform", "NONE")), FLOAT32)
-
-
-def transformed(build: Builder, node: Node, scores: Value, name: str) -> Value:
-    """Scores [.., classes] after a post_transform."""
-    match name:
-        case "NONE":
-            return scores
-        case "LOGISTIC":
-            return build("Sigmoid", scores)
-        case "SOFTMAX":
-            return build("Softmax", scores, axis=LAST)
-        case "SOFTMAX_ZERO":
-            return _softmax_zero(build, scores)
-        case "PROBIT":
-            return _probit(build, scores)
-    raise ModelError(f"{node.describe()}: post_transform is {name!r}, which ONNX does not know")
-
-
 def _softmax_zero(build: Builder, scores: Value) -> Value:
     """Softmax, where scores of zero stay zero."""
     highest = build("ReduceMax", scores, [LAST])
@@ -207,16 +185,34 @@ def _probit(build: Builder, scores: Value) -> Value:
     return build("Mul", sign, build("Sqrt", build("Sub", root, half)))
 
 
-def labels_of(node: Node, integers: str) -> tuple[Sequence[Any], DType]:
+TRANSFORMS: dict[str, Callable[[Builder, Value], Value]] = {
+    "NONE": lambda build, scores: scores,
+    "SOFTMAX": lambda build, scores: build("Softmax", scores, axis=LAST),
+    "LOGISTIC": lambda build, scores: build("Sigmoid", scores),
+    "SOFTMAX_ZERO": _softmax_zero,
+    "PROBIT": _probit,
+}
+
+
+def finished(build: Builder, node: Node, scores: Value) -> Value:
+    """Scores [.., classes] after the node's post_transform, as float."""
+    name = node.attributes.get("post_transform", "NONE")
+    if name not in TRANSFORMS:
+        raise ModelError(f"{node.describe()}: post_transform is {name!r}, which ONNX does not know")
+    return build.cast(TRANSFORMS[name](build, scores), FLOAT32)
+
+
+def labels_of(node: Node) -> tuple[Sequence[Any], DType]:
     """A classifier's labels; () where it has none."""
-    names = node.attributes.get("classlabels_strings", ())
-    return (names, STRING) if names else (node.attributes.get(integers, ()), INT64)
+    kinds = {"classlabels_strings": STRING, "classlabels_ints": INT64, "classlabels_int64s": INT64}
+    found = ((node.attributes[name], kind) for name, kind in kinds.items() if node.attributes.get(name))
+    return next(found, ((), INT64))
 
 
-def chosen_labels(build: Builder, node: Node, integers: str, places: Value) -> Value:
+def chosen_labels(build: Builder, node: Node, places: Value) -> Value:
     """The labels at places; the places themselves where there are no labels."""
-    labels, dtype = labels_of(node, integers)
-    return build("Gather", build.constant(labels, dtype), places) if labels else places
+    labels, kind = labels_of(node)
+    return build("Gather", build.constant(labels, kind), places) if labels else places
 
 
 def doubled(build: Builder, scores: Value, *, by_complement: bool) -> Value:
@@ -254,23 +250,20 @@ def linear_classifier(
     scores = linear(build, features(build, node), coefficients, len(intercepts) or 1, intercepts)
     if dims.is_one(scores.shape[1]):
         places = is_above(build, scores, 0.0)
-        is_pair = len(labels_of(node, "classlabels_ints")[0]) == 2
+        is_pair = len(labels_of(node)[0]) == 2
         scores = doubled(build, scores, by_complement=False) if is_pair else scores
     else:
         places = build("ArgMax", scores, axis=1, keepdims=0)
-    return [chosen_labels(build, node, "classlabels_ints", places), finished(build, node, scores)]
+    return [chosen_labels(build, node, places), finished(build, node, scores)]
 
 
 # ---------------------------------------------------------------------- maps, as the tensors that they became
 
 
 @becomes("ZipMap", domain="partita")
-def zip_map(
-    build: Builder, node: Node, x: Value, *,
-    classlabels_strings: Sequence[str] = (), classlabels_int64s: Sequence[int] = (),
-) -> Value:  # fmt: skip
+def zip_map(build: Builder, node: Node, x: Value) -> Value:
     """The rows of the maps' values; the keys are known outside."""
-    count = len(classlabels_strings) or len(classlabels_int64s)
+    count = len(labels_of(node)[0])
     if len(x.shape) not in (1, 2) or (dims.is_static(x.shape[-1]) and x.shape[-1] != count):
         raise ShapeError(f"{node.describe()}: rows of {count} values are needed, one for each label")
     return build("Identity", x) if len(x.shape) == 2 else build("Unsqueeze", x, [0])
@@ -287,13 +280,9 @@ def under_keys(build: Builder, wanted: Value, keys: Value, values: Value) -> Val
 
 
 @becomes("DictVectorizer", domain="partita")
-def dict_vectorizer(
-    build: Builder, node: Node, keys: Value, values: Value, *,
-    string_vocabulary: Sequence[str] = (), int64_vocabulary: Sequence[int] = (),
-) -> Value:  # fmt: skip
-    is_text = keys.tensor.dtype is STRING
-    vocabulary = build.constant(string_vocabulary if is_text else int64_vocabulary, STRING if is_text else INT64)
-    return under_keys(build, vocabulary, keys, values)
+def dict_vectorizer(build: Builder, node: Node, keys: Value, values: Value) -> Value:
+    name = "string_vocabulary" if keys.tensor.dtype is STRING else "int64_vocabulary"
+    return under_keys(build, build.constant(node.attributes.get(name, ()), keys.tensor.dtype), keys, values)
 
 
 @becomes("CastMap", domain="partita")

@@ -59,7 +59,7 @@ def classifier(
     build: Builder, node: Node, *, coefficients: Sequence[float], rho: Sequence[float],
     vectors_per_class: Sequence[int] = (), prob_a: Sequence[float] = (),
 ) -> list[Value]:  # fmt: skip
-    x, classes = features(build, node), max(len(labels_of(node, "classlabels_ints")[0]), 1)
+    x, classes = features(build, node), max(len(labels_of(node)[0]), 1)
     if not vectors_per_class:
         scores = votes = linear(build, x, coefficients, classes, rho[:1])
     else:
@@ -70,7 +70,7 @@ def classifier(
         elif classes == 2:
             scores = doubled(build, scores, by_complement=False)
     places = build("ArgMax", votes, axis=1, keepdims=0)
-    return [chosen_labels(build, node, "classlabels_ints", places), finished(build, node, scores)]
+    return [chosen_labels(build, node, places), finished(build, node, scores)]
 
 
 def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Value:

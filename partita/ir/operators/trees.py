@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import Any
 
@@ -27,72 +27,62 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.internal import observe
-from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, is_above, labels_of, transformed
+from partita.ir.operators.ml import DOMAIN, TRANSFORMS, chosen_labels, doubled, features, finished, is_above, labels_of
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.procedure import Procedure, current, each, over, store, temporary
+from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 COMPARISONS = {"LEQ": "le", "LT": "lt", "GTE": "ge", "GT": "gt", "EQ": "eq", "NEQ": "ne"}
 MODES = (*COMPARISONS, "MEMBER", "LEAF")
 LT, EQ, MEMBER, LEAF = map(MODES.index, ("LT", "EQ", "MEMBER", "LEAF"))
 AGGREGATES = ("AVERAGE", "SUM", "MIN", "MAX")
-TRANSFORMS = ("NONE", "SOFTMAX", "LOGISTIC", "SOFTMAX_ZERO", "PROBIT")
+
+Table = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(slots=True)
 class Forest:
-    """The tables, as lists; nodes are numbered in any order."""
+    """The tables; nodes are numbered in any order."""
 
-    nodes: list[list[int]]
-    splits: list[float]
-    targets: list[int] = field(default_factory=list)
-    weights: list[float] = field(default_factory=list)
-    roots: list[int] = field(default_factory=list)
+    nodes: Table
+    splits: Table
+    targets: Table
+    weights: Table
+    roots: Table
 
-    def check(self, node: Node, target_count: int) -> None:
+    @property
+    def branches(self) -> Table:
+        return np.compress(self.nodes[:, 0] != LEAF, self.nodes, axis=0)
+
+    def check(self, node: Node, targets: int) -> None:
         """`ModelError` unless every walk stays inside."""
-        branches = [row for row in self.nodes if row[0] != LEAF]
-        ends = {end for row in branches for end in row[3:]} | set(self.roots)
+        count, (modes, _, features, *ends) = len(self.nodes), self.branches.T
         for holds, problem in (
-            (
-                all(0 <= target < target_count for target in self.targets),
-                f"a leaf adds to none of {target_count} targets",
-            ),
-            (len(self.splits) == len(self.nodes), "its attributes speak of different numbers of nodes"),
+            (_are_below(targets, self.targets), f"a leaf adds to none of {targets} targets"),
+            (len(self.splits) == count, "its attributes speak of different numbers of nodes"),
             (len(self.targets) == len(self.weights), "its attributes speak of different numbers of leaves"),
-            (ends <= set(range(len(self.nodes))), f"a tree goes on where none of {len(self.nodes)} nodes is"),
-            (all(0 <= row[0] < LEAF for row in branches), "a node has a mode that ONNX does not know"),
-            (all(row[2] >= 0 for row in branches), "a node looks at a feature before the first"),
+            (_are_below(count, *ends, self.roots), f"a tree goes on where none of {count} nodes is"),
+            (_are_below(LEAF, modes), "a node has a mode that ONNX does not know"),
+            ((features >= 0).all(), "a node looks at a feature before the first"),
         ):
             if not holds:
                 raise ModelError(f"{node.describe()}: {problem}")
 
     def depth(self) -> int:
         """Nodes of the longest walk; `ValueError` where one does not end."""
-        below = {place: row[3:] for place, row in enumerate(self.nodes) if row[0] != LEAF}
+        below = {place: row[3:] for place, row in enumerate(self.nodes.tolist()) if row[0] != LEAF}
         depth: dict[int, int] = {}
         for place in TopologicalSorter(below).static_order():
             depth[place] = 1 + max((depth[end] for end in below.get(place, ())), default=0)
         return max(depth.values(), default=1)
 
-    def search(self, place: int, content: Sequence[float]) -> None:
-        """Whether a feature is one of sorted numbers, as comparisons from the node at `place` on."""
-        _, *same = self.nodes[place]
-        middle = len(content) // 2
-        self.nodes[place][0], self.splits[place] = EQ, content[0] if content else math.nan
-        if middle:
-            halves = (content[:middle], content[middle:])
-            first = len(self.nodes)
-            self.nodes[place], self.splits[place] = [LT, *same[:2], first, first + 1], content[middle]
-            self.nodes += [[EQ, *same], [EQ, *same]]
-            self.splits += [0.0, 0.0]
-            for n, half in enumerate(halves):
-                self.search(first + n, half)
-
-    def build(self, build: Builder, x: Value, targets: int, aggregate: str, base: Sequence[float] = ()) -> Value:
-        """The operator on features [N, F]: float or double [N, targets]."""
-        branches = [row for row in self.nodes if row[0] != LEAF]
-        used = 1 + max((row[2] for row in branches), default=-1)
+    def scores(self, build: Builder, node: Node, targets: int, aggregate: str) -> Value:
+        """The operator on the features [N, F] of a node: float or double [N, targets], as many as leaves speak of where
+        `targets` is 0."""
+        targets = targets or 1 + int(self.targets.max(initial=0))
+        self.check(node, targets)
+        x, base, branches = features(build, node), numbers(node, "base_values"), self.branches
+        leaves, used = self.nodes[self.nodes[:, 0] == LEAF], 1 + int(branches[:, 2].max(initial=-1))
         if not dims.is_static(x.shape[1]):
             width = build("Shape", x, start=1)
             fits = everywhere(build, build("GreaterOrEqual", width, [used]))
@@ -100,8 +90,7 @@ class Forest:
             x = build("Reshape", x, build("Concat", build("Shape", x, end=1), width, axis=0), allowzero=1)
         elif x.shape[1] < used:
             raise ShapeError(f"{build.prefix}: trees look at {used} features, but there are {x.shape[1]}")
-        integers = (np.reshape(self.nodes, (-1, 5)), self.targets, self.roots)
-        nodes, ids, roots = (build.constant(table, DType.INT32) for table in integers)
+        nodes, ids, roots = (build.constant(table, DType.INT32) for table in (self.nodes, self.targets, self.roots))
         splits, weights = (build.constant(table, x.tensor.dtype) for table in (self.splits, self.weights))
         scores = build(
             "TreeEnsemble", x, nodes, splits, ids, weights, roots,
@@ -109,11 +98,15 @@ class Forest:
             targets=targets,
             aggregate=aggregate,
             depth=self.depth(),
-            longest=max((row[4] - row[3] for row in self.nodes if row[0] == LEAF), default=0),
-            comparisons=tuple(sorted({row[0] for row in branches})) or (0,),
-            tracks=int(any(row[1] for row in branches)),
+            longest=int((leaves[:, 4] - leaves[:, 3]).max(initial=0)),
+            comparisons=tuple(np.unique(branches[:, 0]).tolist()) or (0,),
+            tracks=int(branches[:, 1].any()),
         )  # fmt: skip
-        return build("Add", scores, build.constant(list(base), x.tensor.dtype)) if base else scores
+        return build("Add", scores, build.constant(base, x.tensor.dtype)) if len(base) else scores
+
+
+def _are_below(limit: int, *places: Table) -> bool:
+    return all(((table >= 0) & (table < limit)).all() for table in places)
 
 
 @infers("TreeEnsemble", domain=OWN)
@@ -154,113 +147,118 @@ def forest_walk(
     finished = select(call("eq", own, start), 0, own) if start else finished  # no leaf spoke of it
     begin, end = (each([target], store(y, [row, target], number)) for number in (start, finished))
     root = store(place, [], cast(load(roots, tree), DType.INT64))
-    return Procedure(
-        (begin, each([tree], root, walk, each([entry], add, until=told >= column(4))), end), (place,), (row.axis,)
+    leaf = each([entry], add, until=told >= column(4))
+    return procedure(begin, each([tree], root, walk, leaf), end, rows=[row])
+
+
+# ---------------------------------------------------------------------- attributes
+
+
+def numbers(node: Node, name: str) -> Table:
+    """An attribute that may be a list or a tensor; empty, where it is absent."""
+    given = node.attributes.get(f"{name}_as_tensor", node.attributes.get(name, ()))
+    return np.asarray(given, np.float64).reshape(-1)
+
+
+def table_of(node: Node, modes: Table, yes: Table, no: Table) -> Table:
+    tracks = node.attributes.get("nodes_missing_value_tracks_true") or np.zeros(len(modes))
+    features = node.attributes["nodes_featureids"]
+    return np.stack([modes, np.not_equal(tracks, 0), features, yes, no], axis=1).astype(np.int64)
+
+
+def _newer(node: Node) -> Forest:
+    """The forest of version 5, whose leaves have a table of their own."""
+    modes, weights = numbers(node, "nodes_modes"), numbers(node, "leaf_weights")
+    yes, no = (
+        np.asarray(node.attributes[f"nodes_{side}nodeids"]) + len(modes) * (numbers(node, f"nodes_{side}leafs") != 0)
+        for side in ("true", "false")
     )
-
-
-# ---------------------------------------------------------------------- version 5
-
-
-@becomes("TreeEnsemble", domain=DOMAIN)
-def tree_ensemble(
-    build: Builder, node: Node, x: Value, *, aggregate_function: int = 1, post_transform: int = 0, **_: Any
-) -> Value:
-    """In the type of the operand."""
-    forest = _forest(node, node.attributes)
-    targets = node.attributes.get("n_targets", max(forest.targets, default=0) + 1)
-    forest.check(node, targets)
-    scores = forest.build(build, features(build, node), targets, AGGREGATES[aggregate_function])
-    scores = transformed(build, node, scores, TRANSFORMS[post_transform])
-    return build("CastLike", scores, x)
-
-
-def _forest(node: Node, attributes: dict[str, Any]) -> Forest:
-    modes = attributes["nodes_modes"].reshape(-1).astype(int)
-    tracks = attributes.get("nodes_missing_value_tracks_true") or [0] * len(modes)
-    names = ("featureids", "truenodeids", "falsenodeids", "trueleafs", "falseleafs")
-    looked_at, yes, no, *is_leaf = (np.asarray(attributes[f"nodes_{name}"]) for name in names)
-    yes, no = (end + len(modes) * (leaf != 0) for end, leaf in zip((yes, no), is_leaf, strict=True))
-    nodes = np.stack([modes, np.asarray(tracks) != 0, looked_at, yes, no], axis=1)
-    nodes[yes == no, 2] = 0  # a tree of one leaf has a node that may look at anything
-    splits, weights = (
-        attributes[name].reshape(-1).astype(np.float64).tolist() for name in ("nodes_splits", "leaf_weights")
-    )
-    leaves = [[LEAF, 0, 0, place, place + 1] for place in range(len(weights))]
-    forest = Forest(nodes.tolist() + leaves, splits + [0.0] * len(leaves), list(attributes["leaf_targetids"]), weights)
-    forest.roots = list(attributes["tree_roots"])
-    numbers = np.asarray(attributes.get("membership_values", ()), np.float64).reshape(-1)
-    sets = np.split(numbers, np.flatnonzero(np.isnan(numbers)) + 1)  # each is ended by NaN
+    branches = table_of(node, modes, yes, no)
+    branches[yes == no, 2] = 0  # a tree of one leaf has a node that may look at anything
+    nodes = [*branches.tolist(), *([LEAF, 0, 0, place, place + 1] for place in range(len(weights)))]
+    splits = [*numbers(node, "nodes_splits").tolist(), *(0.0 for _ in weights)]
+    values = numbers(node, "membership_values")
+    sets = np.split(values, np.flatnonzero(np.isnan(values)) + 1)  # each is ended by NaN
     places = np.flatnonzero(modes == MEMBER).tolist()
     if len(places) > len(sets) - (not len(sets[-1])):
         raise ModelError(f"{node.describe()}: membership_values has fewer sets than there are nodes that want one")
     for place, content in zip(places, sets, strict=False):
-        forest.search(place, np.unique(content[~np.isnan(content)]).tolist())
-    return forest
+        _search(nodes, splits, place, np.unique(content[~np.isnan(content)]).tolist())
+    targets, roots = (np.asarray(node.attributes[name]) for name in ("leaf_targetids", "tree_roots"))
+    return Forest(np.reshape(nodes, (-1, 5)), np.asarray(splits), targets, weights, roots)
 
 
-# ---------------------------------------------------------------------- versions 1 and 3
+def _search(nodes: list[list[int]], splits: list[float], place: int, content: Sequence[float]) -> None:
+    """Whether a feature is one of sorted numbers, as comparisons from the node at `place` on."""
+    _, *same = nodes[place]
+    if len(content) < 2:
+        nodes[place], splits[place] = [EQ, *same], content[0] if content else math.nan
+        return
+    first, middle = len(nodes), len(content) // 2
+    nodes[place], splits[place] = [LT, *same[:2], first, first + 1], content[middle]
+    nodes += [[EQ, *same], [EQ, *same]]
+    splits += [0.0, 0.0]
+    _search(nodes, splits, first, content[:middle])
+    _search(nodes, splits, first + 1, content[middle:])
 
 
 def _older(node: Node, kind: str) -> Forest:
     """The forest of a classifier or regressor, whose nodes are named by a tree's number and a node's in it."""
-    attributes = node.attributes
-    keys = list(zip(attributes["nodes_treeids"], attributes["nodes_nodeids"], strict=True))
-    number = {key: place for place, key in enumerate(keys)}
-    tracks = attributes.get("nodes_missing_value_tracks_true") or [0] * len(keys)
-    columns = [attributes[f"nodes_{name}"] for name in ("modes", "featureids", "truenodeids", "falsenodeids")]
-    nodes = []
-    for (tree, _), track, mode, feature, *ends in zip(keys, tracks, *columns, strict=True):
-        is_leaf, mode = mode == "LEAF", MODES.index(mode.removeprefix("BRANCH_"))
-        places = [0 if is_leaf else number.get((tree, end), -1) for end in ends]
-        nodes.append([mode if mode != MEMBER else -1, int(track != 0), feature, *places])
-    forest = Forest(nodes, numbers(attributes, "nodes_values"))
-    columns = [attributes[f"{kind}_{name}"] for name in ("treeids", "nodeids", "ids")]
-    entries = zip(*columns, numbers(attributes, f"{kind}_weights"), strict=True)
-    for tree, leaf, target, weight in sorted(entries, key=lambda entry: number.get(entry[:2], -1)):
-        row = forest.nodes[number.get((tree, leaf), 0)]
-        if row[0] != LEAF or (tree, leaf) not in number:
-            raise ModelError(f"{node.describe()}: node {leaf} of tree {tree} has a weight, but is no leaf")
-        row[3:] = [row[3] if row[4] else len(forest.targets), len(forest.targets) + 1]
-        forest.targets.append(target)
-        forest.weights.append(weight)
-    below = {end for row in nodes if row[0] != LEAF for end in row[3:]}
-    first = {tree: place for place, (tree, _) in reversed(list(enumerate(keys))) if place not in below}
-    forest.roots = [first[tree] for tree in dict.fromkeys(attributes["nodes_treeids"]) if tree in first]
-    return forest
+    trees, names, yes, no, modes = (
+        node.attributes[f"nodes_{name}"] for name in ("treeids", "nodeids", "truenodeids", "falsenodeids", "modes")
+    )
+    number = {name: place for place, name in enumerate(zip(trees, names, strict=True))}
+
+    def places(trees: Sequence[int], names: Sequence[int]) -> Table:
+        return np.array([number.get(name, -1) for name in zip(trees, names, strict=True)], int)
+
+    modes = np.array([MODES.index(mode.removeprefix("BRANCH_")) for mode in modes], int)
+    modes[modes == MEMBER] = -1  # which these do not know
+    leaf_trees, leaves, ids = (node.attributes[f"{kind}_{name}"] for name in ("treeids", "nodeids", "ids"))
+    own = places(leaf_trees, leaves)
+    for wrong in np.flatnonzero((own < 0) | (modes[own] != LEAF))[:1]:
+        what = f"node {leaves[wrong]} of tree {leaf_trees[wrong]}"
+        raise ModelError(f"{node.describe()}: {what} has a weight, but is no leaf")
+    entries = np.stack([own, ids, numbers(node, f"{kind}_weights")])
+    own, targets, weights = entries[:, np.argsort(own, kind="stable")]  # those of a leaf are beside each other
+    ranges = [np.searchsorted(own, np.arange(len(modes)), side) for side in ("left", "right")]
+    nodes = table_of(node, modes, *np.where(modes == LEAF, ranges, [places(trees, yes), places(trees, no)]))
+    starts = np.setdiff1d(np.arange(len(modes)), nodes[modes != LEAF, 3:])
+    _, first = np.unique(np.asarray(trees)[starts], return_index=True)
+    return Forest(nodes, numbers(node, "nodes_values"), targets, weights, starts[first])
 
 
-def numbers(attributes: dict[str, Any], name: str) -> list[float]:
-    """An attribute that may be a list or a tensor."""
-    given = attributes.get(f"{name}_as_tensor")
-    return list(attributes.get(name, ())) if given is None else given.reshape(-1).astype(np.float64).tolist()
+# ---------------------------------------------------------------------- operators
+
+
+@becomes("TreeEnsemble", domain=DOMAIN)
+def tree_ensemble(
+    build: Builder, node: Node, x: Value, *, aggregate_function: int = 1, post_transform: int = 0, n_targets: int = 0
+) -> Value:
+    """In the type of the operand."""
+    scores = _newer(node).scores(build, node, n_targets, AGGREGATES[aggregate_function])
+    return build("CastLike", [*TRANSFORMS.values()][post_transform](build, scores), x)
 
 
 @becomes("TreeEnsembleRegressor", domain=DOMAIN)
 def tree_regressor(build: Builder, node: Node, *, aggregate_function: str = "SUM", n_targets: int = 0) -> Value:
-    forest = _older(node, "target")
-    targets = n_targets or max(forest.targets, default=0) + 1
-    forest.check(node, targets)
-    base = numbers(node.attributes, "base_values")
-    return finished(build, node, forest.build(build, features(build, node), targets, aggregate_function, base))
+    return finished(build, node, _older(node, "target").scores(build, node, n_targets, aggregate_function))
 
 
 @becomes("TreeEnsembleClassifier", domain=DOMAIN)
 def tree_classifier(build: Builder, node: Node, *, post_transform: str = "NONE") -> list[Value]:
     """Scores of all classes. Where there are two and all leaves speak of the first, they mean the second, and the
     first's score follows: 1 - s of a probability, which it is if no leaf takes anything away, else -s."""
-    forest, base = _older(node, "class"), numbers(node.attributes, "base_values")
-    classes, used = max(len(labels_of(node, "classlabels_int64s")[0]), 1), set(forest.targets)
-    forest.check(node, max(classes, 2))
-    scores = forest.build(build, features(build, node), 1 if used == {0} else max(classes, 2), "SUM", base)
+    forest, classes = _older(node, "class"), max(len(labels_of(node)[0]), 2)
+    used = set(forest.targets.tolist())
+    scores = forest.scores(build, node, 1 if used == {0} else classes, "SUM")
     if classes > 2 or len(used) != 1:
         places = build("ArgMax", scores, axis=1, keepdims=0)
     else:
-        is_probability = all(weight >= 0 for weight in forest.weights)
+        is_probability = bool((forest.weights >= 0).all())
         column = build("Slice", scores, [-1], [2], [1])
         places = is_above(build, column, 0.5 if is_probability else 0.0)
         if used == {0}:
             by_complement = post_transform == "PROBIT" or (post_transform == "NONE" and is_probability)
             scores = doubled(build, scores, by_complement=by_complement)
-    labels = chosen_labels(build, node, "classlabels_int64s", places)
-    return [labels, finished(build, node, scores)]
+    return [chosen_labels(build, node, places), finished(build, node, scores)]
