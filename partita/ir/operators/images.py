@@ -12,6 +12,7 @@ from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 
 FORMATS = ("RGB", "BGR", "Grayscale")
+GRAY = (19595, 38470, 7471)  # the shares of 65536 that red, green and blue have in gray: 0.299, 0.587, 0.114
 
 
 @becomes("ImageDecoder")
@@ -21,7 +22,14 @@ def image_decoder(build: Builder, node: Node, encoded: Value, *, pixel_format: s
     if len(encoded.shape) != 1:
         raise ShapeError(f"{node.describe()}: an encoded image is a vector of bytes, not {encoded.type}")
     sizes = observe(build, build("ImageSizes", encoded, domain=DOMAIN, name=node.name))
-    return build("ImagePixels", encoded, sizes, domain=DOMAIN, name=node.name, order=FORMATS.index(pixel_format))
+    pixels = build("ImagePixels", encoded, sizes, domain=DOMAIN, name=node.name)
+    if pixel_format == "BGR":
+        return build("Gather", pixels, [2, 1, 0], axis=2)
+    if pixel_format == "Grayscale":
+        parts = build("Mul", build.cast(pixels, DType.UINT32), build.constant(GRAY, DType.UINT32))
+        sums = build("Add", build("ReduceSum", parts, [2]), 1 << 15)
+        return build.cast(build("BitShift", sums, 16, direction="RIGHT"), DType.UINT8)
+    return pixels
 
 
 @calls("ImageSizes", domain=DOMAIN)
@@ -30,8 +38,7 @@ def image_sizes(node: Node, encoded: Value, *, name: str) -> Routine:
 
 
 @calls("ImagePixels", domain=DOMAIN)
-def image_pixels(node: Node, encoded: Value, *, name: str, order: int) -> Routine:
+def image_pixels(node: Node, encoded: Value, *, name: str) -> Routine:
     sizes = required_ints(node, 1)
-    arguments = (encoded, *encoded.shape, name, *sizes, order)
-    result = TensorType(DType.UINT8, (*sizes, 1 if order == FORMATS.index("Grayscale") else 3))
-    return Routine("images", "image_pixels", 1, arguments, (result,))
+    result = TensorType(DType.UINT8, (*sizes, 3))
+    return Routine("images", "image_pixels", 1, (encoded, *encoded.shape, name, *sizes), (result,))

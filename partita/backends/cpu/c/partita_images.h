@@ -120,8 +120,9 @@ static inline void partita_image_pnm(partita_image *image) {
 
 /* ------------------------------------------------------------------ libraries */
 
-static inline int64_t partita_image_seek(partita_image *image, int64_t at) {
-    return image->at = at < 0 ? 0 : at < image->bytes ? at : image->bytes;
+/* Goes on so many bytes behind a place, or at the nearest end; gives where. */
+static inline int64_t partita_image_seek(partita_image *image, int64_t place, int64_t bytes) {
+    return image->at = bytes < -place ? 0 : bytes > image->bytes - place ? image->bytes : place + bytes;
 }
 
 /* Reads up to `bytes` more bytes; gives how many. */
@@ -197,8 +198,8 @@ static inline int partita_tiff_close(thandle_t user) { return (void)user, 0; }
 static inline toff_t partita_tiff_size(thandle_t user) { return (toff_t)((partita_image *)user)->bytes; }
 static inline toff_t partita_tiff_seek(thandle_t user, toff_t to, int from) {
     partita_image *image = user;
-    const toff_t base = from == SEEK_SET ? 0 : (toff_t)(from == SEEK_CUR ? image->at : image->bytes);
-    return (toff_t)partita_image_seek(image, (int64_t)(base + to > INT64_MAX ? INT64_MAX : base + to));
+    const int64_t place = from == SEEK_SET ? 0 : from == SEEK_CUR ? image->at : image->bytes;
+    return (toff_t)partita_image_seek(image, place, (int64_t)to);
 }
 
 static inline void partita_image_tiff(partita_image *image) {
@@ -255,10 +256,10 @@ static inline OPJ_SIZE_T partita_jp2_read(void *target, OPJ_SIZE_T bytes, void *
     const int64_t count = partita_image_read(user, target, (int64_t)bytes);
     return count ? (OPJ_SIZE_T)count : (OPJ_SIZE_T)-1;
 }
-static inline OPJ_BOOL partita_jp2_seek(OPJ_OFF_T at, void *user) { return partita_image_seek(user, at) == at; }
+static inline OPJ_BOOL partita_jp2_seek(OPJ_OFF_T at, void *user) { return partita_image_seek(user, 0, at) == at; }
 static inline OPJ_OFF_T partita_jp2_skip(OPJ_OFF_T bytes, void *user) {
     const int64_t at = ((partita_image *)user)->at;
-    return partita_image_seek(user, bytes < INT64_MAX - at ? at + bytes : INT64_MAX) - at;
+    return partita_image_seek(user, at, bytes) - at;
 }
 
 /* Colors from planes of 8 to 31 bits. */
@@ -351,23 +352,9 @@ static inline void partita_image_sizes(PARTITA_ROUTINE, const uint8_t *data, int
     sizes[0] = image.height, sizes[1] = image.width;
 }
 
-/* `order`: 0 RGB, 1 BGR, 2 gray: 0.299 R + 0.587 G + 0.114 B. */
 static inline void partita_image_pixels(PARTITA_ROUTINE, const uint8_t *data, int64_t bytes, partita_string node,
-                                        int64_t height, int64_t width, int64_t order, uint8_t *y) {
-    uint8_t *rgb = order == 2 ? malloc(3 * (size_t)(height * width)) : y;
+                                        int64_t height, int64_t width, uint8_t *rgb) {
     partita_image image = {.data = data, .bytes = bytes, .height = height, .width = width, .rgb = rgb};
-    if (rgb)
-        partita_decode(call, status, node, &image);
-    else
-        *status = PARTITA_ERROR_MEMORY;
-    for (int64_t n = 0; rgb && order && n < height * width; ++n) {
-        const uint8_t red = rgb[3 * n], green = rgb[3 * n + 1], blue = rgb[3 * n + 2];
-        if (order == 2)
-            y[n] = (uint8_t)((red * 19595u + green * 38470u + blue * 7471u + 0x8000u) >> 16);
-        else
-            y[3 * n] = blue, y[3 * n + 2] = red;
-    }
-    if (order == 2)
-        free(rgb);
+    partita_decode(call, status, node, &image);
 }
 #endif
