@@ -257,9 +257,7 @@ def unique(build: Builder, node: Node, x: Value, *, axis: int | None = None, sor
     return [build("Gather", x, first, axis=axis), first, inverse, counts][: len(node.outputs)]
 
 
-@infers("SortRows", domain=DOMAIN)
-def sorted_type(node: Node, x: Value) -> Type:
-    return TensorType(INT64, x.shape[:1])
+infers("SortRows", domain=DOMAIN)(lambda node, x: TensorType(INT64, x.shape[:1]))
 
 
 @performs("SortRows", domain=DOMAIN)

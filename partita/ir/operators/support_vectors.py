@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,9 +14,10 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of, linear
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.procedure import Procedure, current, each, over, store, temporary
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
+from partita.ir.types import DType, TensorType
 
+FLOAT64 = DType.FLOAT64
 CERTAIN = 1e-7  # no class of a pair is less likely
 
 
@@ -73,56 +73,52 @@ def classifier(
     return [chosen_labels(build, node, places), finished(build, node, scores)]
 
 
+def pairs_of(classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the second class of each pair, in the order of scores."""
+    return np.triu_indices(classes, 1)
+
+
 def decisions(build: Builder, node: Node, x: Value, counts: Sequence[int]) -> Value:
     """A score for each pair of classes, positive for the first: [N, pairs]."""
-    total, ends = sum(counts), [0, *itertools.accumulate(counts)]
+    own, total = np.repeat(np.arange(len(counts)), counts), sum(counts)  # the class of each vector
     similar = kernel(build, node, x, np.reshape(node.attributes["support_vectors"], (total, -1)))
-    coefficients = np.reshape(node.attributes["coefficients"], (-1, total))
-    columns = []
-    for i, j in itertools.combinations(range(len(counts)), 2):
-        column = np.zeros(total)
-        column[ends[i] : ends[i + 1]] = coefficients[j - 1, ends[i] : ends[i + 1]]
-        column[ends[j] : ends[j + 1]] = coefficients[i, ends[j] : ends[j + 1]]
-        columns.append(column)
-    return linear(build, similar, np.stack(columns), len(columns), node.attributes["rho"][: len(columns)])
+    weights = np.reshape(node.attributes["coefficients"], (-1, total))
+    first, second = (places[:, None] for places in pairs_of(len(counts)))
+    vectors = np.arange(total)
+    columns = np.where(own == first, weights[second - 1, vectors], (own == second) * weights[first, vectors])
+    return linear(build, similar, columns, len(columns), node.attributes["rho"][: len(columns)])
 
 
 def _votes(build: Builder, scores: Value, classes: int) -> Value:
     """How many pairs each class wins: [N, classes]. A pair's second wins unless its first does."""
-    first, second = (
-        np.eye(classes)[list(places)] for places in zip(*itertools.combinations(range(classes), 2), strict=True)
-    )
+    first, second = (np.eye(classes)[places] for places in pairs_of(classes))
     is_first = build.cast(build("Greater", scores, 0), scores.tensor.dtype)
     return linear(build, is_first, (first - second).T, classes, second.sum(axis=0))
 
 
 def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Value:
     """Of each class, from those of pairs (Platt), coupled as libsvm does (Wu, Lin and Weng, 2004, their second way)."""
-    a, b = (build.constant(list(node.attributes[name]), scores.tensor.dtype) for name in ("prob_a", "prob_b"))
+    a, b = (build.constant(node.attributes[name], scores.tensor.dtype) for name in ("prob_a", "prob_b"))
     pairs = build("Sigmoid", build("Neg", build("Add", build("Mul", scores, a), b)))
     pairs = build("Clip", pairs, CERTAIN, 1 - CERTAIN)
-    coupled = build("CouplePairs", _form(build, build.cast(pairs, DType.FLOAT64), classes), domain=OWN)
+    coupled = build("CouplePairs", _form(build, build.cast(pairs, FLOAT64), classes), domain=OWN)
     return build.cast(coupled, scores.tensor.dtype)
 
 
 def _form(build: Builder, pairs: Value, classes: int) -> Value:
     """The matrix whose quadratic form the probabilities of all classes make least: [N, classes, classes]."""
-    place, sign, offset = (np.zeros((classes, classes)) for _ in range(3))
-    for pair, (i, j) in enumerate(itertools.combinations(range(classes), 2)):
-        place[i, j] = place[j, i] = pair
-        sign[i, j], sign[j, i], offset[j, i] = 1, -1, 1  # of i against j, and of j against i
-    found = build("Gather", pairs, build.constant(place, DType.INT64), axis=1)
-    against = build(
-        "Add", build("Mul", found, build.constant(sign, DType.FLOAT64)), build.constant(offset, DType.FLOAT64)
-    )
+    first, second = pairs_of(classes)
+    place, below = np.zeros((classes, classes)), np.tri(classes, k=-1)
+    place[first, second] = place[second, first] = np.arange(len(first))
+    found = build("Gather", pairs, build.constant(place, DType.INT64), axis=1)  # the second's is 1 less the first's
+    against = build("Mul", found, build.constant(below.T - below, FLOAT64))
+    against = build("Add", against, build.constant(below, FLOAT64))
     losses = build("ReduceSumSquare", against, [1])
     both = build("Neg", build("Mul", against, build("Transpose", against, perm=(0, 2, 1))))
     return build("Where", build.constant(np.eye(classes), DType.BOOL), losses, both)
 
 
-@infers("CouplePairs", domain=OWN)
-def coupled_type(node: Node, form: Value) -> Type:
-    return TensorType(DType.FLOAT64, form.shape[:2])
+infers("CouplePairs", domain=OWN)(lambda node, form: TensorType(FLOAT64, form.shape[:2]))
 
 
 @performs("CouplePairs", domain=OWN)
@@ -130,7 +126,7 @@ def couple(node: Node, form: Value) -> Procedure:
     """One class after the other is given the share that makes the form least, until all slopes agree."""
     classes, y = form.shape[1], node.output
     row, t, other = over("row", form.shape[0]), over("t", classes), over("other", classes)
-    change = temporary("change", DType.FLOAT64, [])
+    change = temporary("change", FLOAT64, [])
 
     def share(place: Expr) -> Expr:
         return current(y, [row, place])
@@ -143,9 +139,8 @@ def couple(node: Node, form: Value) -> Procedure:
         return reduction("sum", [classes], lambda s: share(s) * slope(s)) - slope(t)
 
     worst = reduction("max", [classes], lambda t: call("abs", excess(t)))
-    give = store(
-        y, [row, other], (share(other) + select(call("eq", other, t), current(change), 0)) / (1 + current(change))
-    )
+    given = select(call("eq", other, t), current(change), 0)
+    give = store(y, [row, other], (share(other) + given) / (1 + current(change)))
     turn = each([t], store(change, [], excess(t) / load(form, row, t, t)), each([other], give))
     rounds = each([over("round", max(classes, 100))], turn, until=worst < 0.005 / classes)
-    return Procedure((each([t], store(y, [row, t], 1 / classes)), rounds), (change,), (row.axis,))
+    return procedure(each([t], store(y, [row, t], 1 / classes)), rounds, rows=[row])

@@ -30,7 +30,7 @@ from partita.ir.operators.internal import observe
 from partita.ir.operators.ml import DOMAIN, TRANSFORMS, chosen_labels, doubled, features, finished, is_above, labels_of
 from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 COMPARISONS = {"LEQ": "le", "LT": "lt", "GTE": "ge", "GT": "gt", "EQ": "eq", "NEQ": "ne"}
 MODES = (*COMPARISONS, "MEMBER", "LEAF")
@@ -109,9 +109,7 @@ def _are_below(limit: int, *places: Table) -> bool:
     return all(((table >= 0) & (table < limit)).all() for table in places)
 
 
-@infers("TreeEnsemble", domain=OWN)
-def forest_type(node: Node, x: Value, *, targets: int) -> Type:
-    return TensorType(x.tensor.dtype, (x.shape[0], targets))
+infers("TreeEnsemble", domain=OWN)(lambda node, x, *, targets: TensorType(x.tensor.dtype, (x.shape[0], targets)))
 
 
 @performs("TreeEnsemble", domain=OWN)
