@@ -17,7 +17,8 @@ LOGIC = {"logical_and": "&&", "logical_or": "||", "logical_xor": "!="}
 COMPARE = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 BITS = {"bit_and": "&", "bit_or": "|", "bit_xor": "^"}
 LIBM = frozenset(
-    "exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh erf sqrt floor ceil rint".split()
+    "exp log log1p expm1 sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh "
+    "erf sqrt floor ceil rint pow fmod".split()
 )
 VECTORIZED = frozenset({"exp", "exp_below", "tanh", "erf", "normal_cdf"})  # of float: own functions, which vectorize
 
@@ -119,7 +120,7 @@ def scalar_call(function: str, texts: list[str], dtype: DType, result: DType) ->
     if dtype.is_float and dtype is not DType.FLOAT64 and function in VECTORIZED:
         return f"partita_{function}_float({texts[0]})"
     if dtype.is_float and function in LIBM:
-        return f"{function}{'' if dtype is DType.FLOAT64 else 'f'}({texts[0]})"
+        return f"{function}{'' if dtype is DType.FLOAT64 else 'f'}({', '.join(texts)})"
     suffix = register_type(dtype) if dtype.is_float else short_name(dtype)
     return f"partita_{function}_{suffix}({', '.join(texts)})"
 

@@ -57,26 +57,20 @@ def default_of(node: Node, kind: DType) -> Any:
     return node.attributes.get(name, DEFAULTS.get(kind, 0)) if tensor is None else tensor.item()
 
 
-@becomes("LabelEncoder", domain=DOMAIN)
-def label_encoder(build: Builder, node: Node, x: Value, *, classes_strings: Sequence[str] = ()) -> Value:
-    if classes_strings:  # version 1
-        return _by_classes(build, node, x, classes_strings, range(len(classes_strings)))
-    (keys, _), (values, kind) = (given(node, name, [*PLURALS]) for name in ("keys", "values"))
+@becomes("LabelEncoder", "CategoryMapper", domain=DOMAIN)
+def label_encoder(
+    build: Builder, node: Node, x: Value, *,
+    cats_strings: Sequence[str] = (), cats_int64s: Sequence[int] = (), classes_strings: Sequence[str] = (),
+) -> Value:  # fmt: skip
+    """By keys, each with its value; or from names to numbers and from numbers to names, as CategoryMapper does, and as
+    LabelEncoder did, whose numbers were the places of its classes."""
+    if names := cats_strings or classes_strings:
+        numbers = cats_int64s or range(len(names))
+        keys, values, kind = (names, numbers, INT64) if x.tensor.dtype is STRING else (numbers, names, STRING)
+    else:
+        (keys, _), (values, kind) = (given(node, name, [*PLURALS]) for name in ("keys", "values"))
     if len(keys) != len(values):
         raise ModelError(f"{node.describe()}: {len(keys)} keys have {len(values)} values")
-    return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
-
-
-@becomes("CategoryMapper", domain=DOMAIN)
-def category_mapper(
-    build: Builder, node: Node, x: Value, *, cats_strings: Sequence[str] = (), cats_int64s: Sequence[int] = ()
-) -> Value:
-    return _by_classes(build, node, x, cats_strings, cats_int64s)
-
-
-def _by_classes(build: Builder, node: Node, x: Value, names: Sequence[str], numbers: Sequence[int]) -> Value:
-    """From names to numbers, or from numbers to names."""
-    keys, values, kind = (names, numbers, INT64) if x.tensor.dtype is STRING else (numbers, names, STRING)
     return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
 
 

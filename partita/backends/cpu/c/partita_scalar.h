@@ -10,7 +10,6 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
-#include <string.h>
 
 /* Clang's parts of an OpenMP maximum begin at the lowest finite number: where nothing was beyond the limit that the loop
  * began at, the result is that limit. */
@@ -97,8 +96,6 @@ static inline int64_t partita_index(int64_t index, int64_t size, int *bad) {
     static inline type partita_min_##type(type a, type b) { return a < b || a != a ? a : b; }                     \
     static inline type partita_abs_##type(type a) { return fabs##suffix(a); }                                     \
     static inline type partita_sign_##type(type a) { return a != a ? a : (type)((a > 0) - (a < 0)); }             \
-    static inline type partita_pow_##type(type a, type b) { return pow##suffix(a, b); }                           \
-    static inline type partita_fmod_##type(type a, type b) { return fmod##suffix(a, b); }                         \
     static inline type partita_mod_##type(type a, type b) {                                                       \
         type rest = fmod##suffix(a, b);                                                                           \
         if (rest == 0) return copysign##suffix(rest, b);                                                          \
@@ -109,17 +106,13 @@ static inline int64_t partita_index(int64_t index, int64_t size, int *bad) {
 PARTITA_FLOAT(float, f)
 PARTITA_FLOAT(double, )
 
-static inline uint32_t partita_bits(float value) {
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static inline float partita_from_bits(uint32_t bits) {
+typedef union partita_float_bits {
     float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
+    uint32_t bits;
+} partita_float_bits;
+
+static inline uint32_t partita_bits(float value) { return ((partita_float_bits){.value = value}).bits; }
+static inline float partita_from_bits(uint32_t bits) { return ((partita_float_bits){.bits = bits}).value; }
 
 /* exp, tanh and erf without branches or library calls, so that loops over them vectorize. Polynomials are Chebyshev fits;
  * the largest error over all floats is 2 units in the last place (tests/backends/cpu/test_scalar_functions.py). */
