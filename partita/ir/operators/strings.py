@@ -68,13 +68,13 @@ def split_strings(node: Node, x: Value, _: Value, *, delimiter: str, most: int) 
 
 @functools.cache
 def case_table(to_upper: bool) -> np.ndarray:
-    """Rows (character, what it becomes): Python's mapping, up to three characters for one, 0 where there are fewer.
-    What depends on neighbours (a final sigma) is left out."""
+    """Rows (character, what it becomes): Python's mapping, as UTF-8 filled up with 0. What depends on neighbours (a
+    final sigma) is left out."""
     rows = []
     for c in range(0x1F000):
         other = chr(c).upper() if to_upper else chr(c).lower()
         if other != chr(c):
-            rows.append([c, *map(ord, other), 0, 0][:4])
+            rows.append([c, *np.frombuffer(other.encode().ljust(8, b"\0"), np.int32)])
     return np.asarray(rows, np.int32)
 
 

@@ -25,19 +25,6 @@ static inline int32_t partita_next_character(partita_string a, int64_t *place) {
     return valid ? character : PARTITA_NO_CHARACTER + text[0];
 }
 
-/* Writes a character, or the byte that stood for itself; gives how many bytes. */
-static inline int64_t partita_put_character(char *text, int32_t character) {
-    if (character < 0x80 || character >= PARTITA_NO_CHARACTER) {
-        text[0] = (char)character;
-        return 1;
-    }
-    const int length = character < 0x800 ? 2 : character < 0x10000 ? 3 : 4;
-    for (int index = length - 1; index > 0; --index, character >>= 6)
-        text[index] = (char)(0x80 | (character & 0x3f));
-    text[0] = (char)((0xf00 >> length) | character);
-    return length;
-}
-
 /* The last of sorted rows of `columns` numbers whose first is not above a key; -1 where all are. */
 static inline int64_t partita_row(int32_t key, const int32_t *rows, int64_t count, int64_t columns) {
     int64_t low = 0, high = count;
@@ -89,23 +76,22 @@ static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *
 
 /* ------------------------------------------------------------------ case */
 
-/* Each string with the characters of rows (character, what it becomes), which are sorted, changed. */
+/* Each string with the characters of sorted rows (character, text that it becomes: 7 bytes at most, then 0) changed. */
 static inline void partita_change_case(PARTITA_ROUTINE, const partita_string *x, const int32_t *rows, int64_t count,
                                        partita_string *y) {
     for (int64_t index = begin; index < end; ++index) {
-        /* A character of two bytes or more may become three of as many as four; a shorter one, three of two. */
-        char *text = x[index].bytes > INT64_MAX / 6 ? NULL : partita_string_make(call, status, 6 * x[index].bytes);
-        int64_t bytes = 0;
-        for (int64_t place = 0; text && place < x[index].bytes;) {
+        char *text = x[index].bytes > INT64_MAX / 7 ? NULL : partita_string_make(call, status, 7 * x[index].bytes);
+        size_t bytes = 0;
+        for (int64_t place = 0, first = 0; text && first < x[index].bytes; first = place) {
             const int32_t character = partita_next_character(x[index], &place);
-            const int64_t row = partita_row(character, rows, count, 4);
-            if (row < 0 || rows[4 * row] != character)
-                bytes += partita_put_character(text + bytes, character);
-            else
-                for (int column = 1; column < 4 && rows[4 * row + column]; ++column)
-                    bytes += partita_put_character(text + bytes, rows[4 * row + column]);
+            const int64_t row = 3 * partita_row(character, rows, count, 3);
+            const bool changes = row >= 0 && rows[row] == character;
+            const char *from = changes ? (const char *)(rows + row + 1) : x[index].data + first;
+            const size_t length = changes ? strlen(from) : (size_t)(place - first);
+            memcpy(text + bytes, from, length);
+            bytes += length;
         }
-        y[index] = (partita_string){text ? text : "", bytes};
+        y[index] = (partita_string){text ? text : "", (int64_t)bytes};
     }
 }
 
