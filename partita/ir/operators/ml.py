@@ -60,7 +60,7 @@ def default_of(node: Node, kind: DType) -> Any:
 @becomes("LabelEncoder", "CategoryMapper", domain=DOMAIN)
 def label_encoder(
     build: Builder, node: Node, x: Value, *,
-    cats_strings: Sequence[str] = (), cats_int64s: Sequence[int] = (), classes_strings: Sequence[str] = (),
+    cats_strings: Any = (), cats_int64s: Any = (), classes_strings: Any = (),
 ) -> Value:  # fmt: skip
     """By keys, each with its value; or from names to numbers and from numbers to names, as CategoryMapper does, and as
     LabelEncoder did, whose numbers were the places of its classes."""

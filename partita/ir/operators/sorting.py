@@ -164,13 +164,8 @@ def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
     def element(place: Expr) -> Expr:
         return load(x, *put(rows, axis, place))
 
-    def better(first: Expr, second: Expr) -> Expr:
-        return is_less(second, first) if largest else is_less(first, second)
-
-    if dims.is_static(most) and 0 < most <= FEW:
-        begin, take, end, place = _few(most, candidate, element(candidate), better)
-    else:
-        begin, take, end, place = _many(most, candidate, element, better, is_falling=bool(largest))
+    choose = _few if dims.is_static(most) and 0 < most <= FEW else _many
+    begin, take, end, place = choose(most, candidate, element, largest)
     results = zip(node.outputs, (element(place(k)), place(k)), strict=False)
     write = each([k], *(store(y, put(rows, axis, k), result) for y, result in results))
     return procedure(once(*begin), each([candidate], take), once(*end, write), rows=rows[:axis] + rows[axis + 1 :])
@@ -180,33 +175,35 @@ Chosen = tuple[Sequence[Step], Step, Sequence[Step], Callable[[Expr], Expr]]
 """What is done at first, with each candidate, and at last; and the place of the k-th that was chosen."""
 
 
-def _few(most: int, candidate: Index, mine: Expr, better: Callable[[Expr, Expr], Expr]) -> Chosen:
+def is_better(a: Expr, b: Expr, largest: int) -> Expr:
+    return is_less(b, a) if largest else is_less(a, b)
+
+
+def _few(most: int, candidate: Index, element: Callable[[Expr], Expr], largest: int) -> Chosen:
     """The best so far are kept in order; what is better than the last of them goes up to its place."""
+    mine = element(candidate)
     best, order = temporary("best", mine.dtype, [most]), temporary("order", INT64, [most])
     count, place = counter("count"), counter("place")
     now, above = current(place), call("max", current(place) - 1, 0)
     down = (store(kept, [now], current(kept, [above])) for kept in (best, order))
-    stays = call("logical_not", better(mine, current(best, [above])))
+    stays = call("logical_not", is_better(mine, current(best, [above]), largest))
     take = once(
         store(place, [], call("min", current(count), most - 1)),
         store(count, [], call("min", current(count) + 1, most)),
         each([over("s", most)], *down, store(place, [], above), until=(now <= 0) | stays),
         *(store(kept, [now], new) for kept, new in ((best, mine), (order, candidate))),
-        when=(current(count) < most) | better(mine, current(best, [most - 1])),
+        when=(current(count) < most) | is_better(mine, current(best, [most - 1]), largest),
     )
     return [store(count, [], 0)], take, [], lambda k: current(order, [k])
 
 
-def _many(
-    most: Dim, candidate: Index, element: Callable[[Expr], Expr], better: Callable[[Expr, Expr], Expr], *,
-    is_falling: bool,
-) -> Chosen:  # fmt: skip
+def _many(most: Dim, candidate: Index, element: Callable[[Expr], Expr], largest: int) -> Chosen:
     """Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit."""
     length = candidate.axis.extent
     room = dims.minimum(length, dims.maximum(2 * most, 1 << DIGIT))
     places, count, mine = Places(room), counter("count"), element(candidate)
     is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", mine.dtype, [])
-    sort = places.sort(current(count), element, is_falling=is_falling)
+    sort = places.sort(current(count), element, is_falling=bool(largest))
     thin_out = once(
         sort,
         store(limit, [], element(places.at(size(dims.maximum(most - 1, 0))))),
@@ -214,7 +211,7 @@ def _many(
         store(count, [], size(most)),
         when=call("eq", current(count), size(room)) & (size(room) < size(length)),
     )
-    is_taken = call("logical_not", current(is_limited)) | better(mine, current(limit))
+    is_taken = call("logical_not", current(is_limited)) | is_better(mine, current(limit), largest)
     end = [current(places.side), current(count)]
     take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
     begin = (*places.start(), store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
