@@ -40,33 +40,32 @@ static inline int64_t partita_row(int32_t key, const int32_t *rows, int64_t coun
 
 /* ------------------------------------------------------------------ split */
 
-/* How many bytes separate at a place: those of the delimiter or, where there is none, of white space (of ASCII). */
-static inline int64_t partita_separator(partita_string x, int64_t place, partita_string delimiter) {
+/* Whether a separator begins at a place: the delimiter or, where that is empty, white space (of ASCII). */
+static inline bool partita_is_cut(partita_string x, int64_t place, partita_string delimiter) {
     if (delimiter.bytes == 0)
         return partita_is_space(x.data[place]);
-    const bool fits = delimiter.bytes <= x.bytes - place;
-    return fits && memcmp(x.data + place, delimiter.data, (size_t)delimiter.bytes) == 0 ? delimiter.bytes : 0;
+    return delimiter.bytes <= x.bytes - place && memcmp(x.data + place, delimiter.data, (size_t)delimiter.bytes) == 0;
 }
 
 /* As many pieces of each string as there is room for, empty ones where there are no more; and how many there are. White space
  * separates however much it is. At most `most` cuts are made: none when 0, any number when negative. */
 static inline void partita_split_strings(PARTITA_ROUTINE, const partita_string *x, partita_string delimiter, int64_t most,
                                          int64_t room, partita_string *pieces, int64_t *counts) {
+    const int64_t cut = delimiter.bytes ? delimiter.bytes : 1;
     for (int64_t index = begin; index < end; ++index) {
         const partita_string whole = x[index];
         int64_t count = 0, stop;
-        for (int64_t place = 0; place <= whole.bytes; place = stop) {
+        for (int64_t place = 0; place <= whole.bytes; place = stop + cut) {
             while (delimiter.bytes == 0 && place < whole.bytes && partita_is_space(whole.data[place]))
                 ++place;
             if (delimiter.bytes == 0 && place == whole.bytes)
                 break;
-            int64_t separator = 0;
-            for (stop = place; stop < whole.bytes && !separator; stop += !separator)
-                separator = count == most ? 0 : partita_separator(whole, stop, delimiter);
+            stop = count == most ? whole.bytes : place;
+            while (stop < whole.bytes && !partita_is_cut(whole, stop, delimiter))
+                ++stop;
             if (count < room)
                 pieces[index * room + count] = (partita_string){whole.data + place, stop - place};
             ++count;
-            stop += separator ? separator : 1;
         }
         counts[index] = count;
         for (; count < room; ++count)
