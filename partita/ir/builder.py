@@ -10,7 +10,7 @@ import numpy as np
 from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.types import DType, TensorType
 
-Operand = Value | float | Sequence[int] | None
+Operand = Value | float | Sequence[int] | np.ndarray[Any, Any] | None
 
 
 class Builder:
@@ -30,8 +30,8 @@ class Builder:
         domain: str = "",
         **attributes: Attribute,
     ) -> tuple[Value, ...]:
-        """Adds a node and infers its types; absent attributes are given as None. A number among the operands has the
-        type of the last operand that is a value, a sequence is a vector of integers."""
+        """Adds a node and infers its types; absent attributes are given as None. Numbers and arrays among the operands
+        have the type of the last operand that is a value, a sequence is a vector of integers."""
         from partita.ir.inference import infer_node
 
         present = {key: value for key, value in attributes.items() if value is not None}

@@ -114,8 +114,8 @@ def binarizer(build: Builder, node: Node, x: Value, *, threshold: float = 0.0) -
 def scaler(build: Builder, node: Node, x: Value, *, offset: Sequence[float] = (), scale: Sequence[float] = ()) -> Value:
     """In float, or in double where that is given; the result is float."""
     x = to_float(build, x)
-    x = build("Sub", x, build.constant(offset, x.tensor.dtype)) if offset else x
-    x = build("Mul", x, build.constant(scale, x.tensor.dtype)) if scale else x
+    x = build("Sub", x, np.asarray(offset)) if offset else x
+    x = build("Mul", x, np.asarray(scale)) if scale else x
     return build.cast(x, FLOAT32)
 
 
@@ -136,7 +136,7 @@ def imputer(
     values, _ = given(node, "imputed_value", [FLOAT32 if is_float else INT64])
     replaced = replaced_value_float if is_float else replaced_value_int64
     is_missing = build("IsNaN", x) if np.isnan(replaced) else build("Equal", x, replaced)
-    return build("Where", is_missing, build.constant(values, x.tensor.dtype), x)
+    return build("Where", is_missing, values, x)
 
 
 @becomes("FeatureVectorizer", domain=DOMAIN)
@@ -225,8 +225,8 @@ def is_above(build: Builder, scores: Value, limit: float) -> Value:
 
 def linear(build: Builder, x: Value, coefficients: Any, rows: int, offsets: Sequence[float] = ()) -> Value:
     """x @ coefficients^T + offsets, one column for each of the `rows` of coefficients."""
-    scores = build("MatMul", x, build.constant(np.reshape(coefficients, (rows, -1)).T, x.tensor.dtype))
-    return build("Add", scores, build.constant(offsets, x.tensor.dtype)) if len(offsets) else scores
+    scores = build("MatMul", x, np.reshape(coefficients, (rows, -1)).T)
+    return build("Add", scores, np.asarray(offsets)) if len(offsets) else scores
 
 
 @becomes("LinearRegressor", domain=DOMAIN)

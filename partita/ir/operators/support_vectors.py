@@ -24,7 +24,7 @@ CERTAIN = 1e-7  # no class of a pair is less likely
 def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
     """The kernel of each row of `x` [N, F] with each vector [V, F]: [N, V]."""
     gamma, offset, degree = (*node.attributes.get("kernel_params", ()), 0.0, 0.0, 0.0)[:3]
-    product = build("MatMul", x, build.constant(vectors.T, x.tensor.dtype))
+    product = build("MatMul", x, vectors.T)
     match node.attributes.get("kernel_type", "LINEAR"):
         case "LINEAR":
             return product
@@ -34,7 +34,7 @@ def kernel(build: Builder, node: Node, x: Value, vectors: np.ndarray) -> Value:
             return build("Tanh", build.affine(product, gamma, offset))
         case "RBF":
             # |x - v|^2 = |x|^2 - 2 x v + |v|^2 loses what the two have in common: the differences are taken instead.
-            difference = build("Sub", build("Unsqueeze", x, [1]), build.constant(vectors, x.tensor.dtype))
+            difference = build("Sub", build("Unsqueeze", x, [1]), vectors)
             squares = build("ReduceSumSquare", difference, [2], keepdims=0)
             return build("Exp", build("Mul", squares, -gamma))
         case name:
@@ -98,7 +98,7 @@ def _votes(build: Builder, scores: Value, classes: int) -> Value:
 
 def probabilities(build: Builder, node: Node, scores: Value, classes: int) -> Value:
     """Of each class, from those of pairs (Platt), coupled as libsvm does (Wu, Lin and Weng, 2004, their second way)."""
-    a, b = (build.constant(node.attributes[name], scores.tensor.dtype) for name in ("prob_a", "prob_b"))
+    a, b = (np.asarray(node.attributes[name]) for name in ("prob_a", "prob_b"))
     pairs = build("Sigmoid", build("Neg", build("Add", build("Mul", scores, a), b)))
     pairs = build("Clip", pairs, CERTAIN, 1 - CERTAIN)
     coupled = build("CouplePairs", _form(build, build.cast(pairs, FLOAT64), classes), domain=OWN)
@@ -111,8 +111,7 @@ def _form(build: Builder, pairs: Value, classes: int) -> Value:
     place, below = np.zeros((classes, classes)), np.tri(classes, k=-1)
     place[first, second] = place[second, first] = np.arange(len(first))
     found = build("Gather", pairs, build.constant(place, DType.INT64), axis=1)  # the second's is 1 less the first's
-    against = build("Mul", found, build.constant(below.T - below, FLOAT64))
-    against = build("Add", against, build.constant(below, FLOAT64))
+    against = build("Add", build("Mul", found, below.T - below), below)
     losses = build("ReduceSumSquare", against, [1])
     both = build("Neg", build("Mul", against, build("Transpose", against, perm=(0, 2, 1))))
     return build("Where", build.constant(np.eye(classes), DType.BOOL), losses, both)

@@ -102,7 +102,7 @@ class Forest:
             comparisons=tuple(np.unique(branches[:, 0]).tolist()) or (0,),
             tracks=int(branches[:, 1].any()),
         )  # fmt: skip
-        return build("Add", scores, build.constant(base, x.tensor.dtype)) if len(base) else scores
+        return build("Add", scores, base) if len(base) else scores
 
 
 def _are_below(limit: int, *places: Table) -> bool:

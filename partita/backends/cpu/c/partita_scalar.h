@@ -251,6 +251,12 @@ static inline partita_float16 partita_float16_from_float(float value) {
     return (partita_float16)((bits >> 16 & 0x8000) | magnitude);
 }
 
+/* The nearest number that a format has. */
+#define PARTITA_ROUND(name, round)                                                                                \
+    static inline float partita_##name##_##round(float value) {                                                   \
+        return partita_##name##_to_float(partita_##name##_from_float(value));                                     \
+    }
+
 /* Formats with a sign: the bits of the largest number, after which what is too large comes unless it saturates, and of
  * NaN. Where NaN is what would be -0, zero has no sign. */
 #define PARTITA_FLOAT8(name, mantissa, lowest, largest, nan)                                                      \
@@ -265,9 +271,7 @@ static inline partita_float16 partita_float16_from_float(float value) {
                                                  : magnitude < nan ? INFINITY : NAN;                              \
         return stored & 0x80 ? -value : value;                                                                    \
     }                                                                                                             \
-    static inline float partita_##name##_round_unsaturated(float value) {                                         \
-        return partita_##name##_to_float(partita_##name##_from_float(value));                                     \
-    }                                                                                                             \
+    PARTITA_ROUND(name, round_unsaturated)                                                                        \
     static inline float partita_##name##_round(float value) {                                                     \
         const float most = partita_small_to_float(largest, mantissa, lowest);                                     \
         return partita_##name##_round_unsaturated(value > most ? most : value < -most ? -most : value);           \
@@ -287,12 +291,9 @@ static inline float partita_float4e2m1_to_float(partita_float4e2m1 stored) {
     return copysignf(partita_small_to_float(stored & 7, 1, 0), stored & 8 ? -1.0f : 1.0f);
 }
 
-#define PARTITA_ROUND(name) \
-    static inline float partita_##name##_round(float value) { return partita_##name##_to_float(partita_##name##_from_float(value)); }
-
-PARTITA_ROUND(bfloat16)
-PARTITA_ROUND(float16)
-PARTITA_ROUND(float4e2m1)
+PARTITA_ROUND(bfloat16, round)
+PARTITA_ROUND(float16, round)
+PARTITA_ROUND(float4e2m1, round)
 
 /* Powers of two, the least 2^-127; there is no sign. Casts round up, or as they are told before. */
 static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
