@@ -53,9 +53,9 @@ class Places:
 
     def start(self) -> Sequence[Step]:
         """The places in order."""
-        side, n = over("side", 2), over("n", self.longest + 1)
-        place = store(self.order, [side, n], select(n < size(self.longest), n, 0))
-        return each([side, n], place), store(self.side, [], 0)
+        n = over("n", self.longest + 1)
+        places = (store(self.order, [side, n], select(n < size(self.longest), n, 0)) for side in (0, 1))
+        return each([n], *places), store(self.side, [], 0)
 
     def merge(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Step:
         """Sorts the first `count` places by comparing: of runs sorted so far, two at a time become one of twice the
