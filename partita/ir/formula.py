@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from partita.ir.dims import Dim, is_one, is_static
@@ -36,6 +37,12 @@ def select(condition: Expr, if_true: Operand, if_false: Operand) -> Expr:
     peer = if_true if isinstance(if_true, Expr) else if_false
     assert isinstance(peer, Expr)
     return Call("select", (condition, literal(if_true, peer.dtype), literal(if_false, peer.dtype)), peer.dtype)
+
+
+def all_within(places: Iterable[tuple[Expr, Dim]]) -> Expr | None:
+    """Whether every place lies on its axis, of a size each; None where there is no place."""
+    conditions = [(place >= 0) & (place < size(dim)) for place, dim in places]
+    return functools.reduce(lambda a, b: a & b, conditions) if conditions else None
 
 
 def cast(expression: Expr, dtype: DType) -> Expr:

@@ -151,12 +151,12 @@ class Parameter:
 class Graph:
     """A dataflow graph in single assignment form. See the module's docstring."""
 
-    def __init__(self, name: str = "graph", prefix: str = "") -> None:
+    def __init__(self, name: str = "graph", prefix: str = "", opsets: Mapping[str, int] | None = None) -> None:
         self.name = name
         self.prefix = prefix  # of fresh names: a body's, so that no other graph of the model makes the same
         self.inputs: list[Value] = []
         self.parameters: dict[Value, Parameter] = {}
-        self.opsets: dict[str, int] = {}
+        self.opsets: dict[str, int] = dict(opsets or {})
         self.digest = ""  # of the message it was read from, large weights apart; "" where that does not say all
         self.maps: Maps = ()  # at the border of the model, where this is one's graph
         self._outputs: list[Value] = []

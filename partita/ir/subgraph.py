@@ -44,8 +44,7 @@ def extract(
     the outer values that are its outputs. Parameters are shared, or else passed like every other value; the body then
     still knows what they hold."""
     members = set(nodes)
-    body = Graph(name)
-    body.opsets = dict(graph.opsets)
+    body = Graph(name, opsets=graph.opsets)
     mapping: dict[Value, Value] = {}
     inputs: list[Value] = []
     for node in nodes:
@@ -71,8 +70,7 @@ def extract(
 
 def alone(node: Node) -> Graph:
     """A graph of a copy of `node` alone, whose operands are its inputs."""
-    graph = Graph("alone")
-    graph.opsets = {"": NEWEST_OPSET, node.domain: node.version}
+    graph = Graph("alone", opsets={"": NEWEST_OPSET, node.domain: node.version})
     mapping: dict[Value, Value] = {}
     for value in dict.fromkeys(node.operands):
         mapping[value] = graph.add_input(value.name, value.type)

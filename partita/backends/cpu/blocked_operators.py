@@ -11,13 +11,12 @@ from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from partita.ir import dims
-from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr
 from partita.ir.formula import compute, load, reduction, select
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contraction import Window, inside, sources, window
 from partita.ir.operators.registry import computes
 from partita.ir.types import DType, TensorType
+from partita.ir.window import Window, window
 
 DOMAIN = "partita"
 
@@ -27,14 +26,14 @@ def block_window(node: Node) -> Window:
     x, kernel = node.operand(0), node.attributes["kernel_shape"]
     if not is_pool(node):
         return window(node, x.shape[2:4], kernel)
-    view = window(node, x.shape[2:], kernel, ceil=bool(node.attributes.get("ceil_mode", 0)))
+    view = window(node, x.shape[2:], kernel)
     axes = [field.name for field in fields(view) if field.name != "may_overhang"]
     return replace(view, **{name: getattr(view, name)[:2] for name in axes})
 
 
-def _guarded(view: Window, value: Value, places: Sequence[Expr], spatial: Sequence[Dim], *rest: Expr) -> Expr:
+def _guarded(view: Window, value: Value, places: Sequence[Expr], *rest: Expr) -> Expr:
     element = load(value, *rest[:2], *places, *rest[2:])
-    condition = inside(view, places, spatial)
+    condition = view.inside(places)
     return element if condition is None else select(condition, element, 0)
 
 
@@ -48,7 +47,7 @@ def blocked_convolution(node: Node) -> Computation:
 
     def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
         def term(c: Expr, kh: Expr, kw: Expr, k: Expr) -> Expr:
-            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c, k)
+            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, c, k)
             return value * load(w, block // panels, c, kh, kw, k, block % panels, lane)
 
         return reduction("sum", [x.shape[1], *view.kernel, w.shape[4]], term) + load(bias, block, lane)
@@ -66,7 +65,7 @@ def planar_convolution(node: Node) -> Computation:
 
     def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
         def term(c: Expr, kh: Expr, kw: Expr) -> Expr:
-            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, c)
+            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, c)
             return value * load(w, block // panels, c, kh, kw, block % panels, lane)
 
         return reduction("sum", [x.shape[1], *view.kernel], term) + load(bias, block, lane)
@@ -82,7 +81,7 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
 
     def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
         def term(kh: Expr, kw: Expr) -> Expr:
-            value = _guarded(view, x, sources(view, (oh, ow), (kh, kw)), x.shape[2:4], n, block, lane)
+            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, block, lane)
             return value * load(w, block, kh, kw, lane)
 
         return reduction("sum", view.kernel, term) + load(bias, block, lane)

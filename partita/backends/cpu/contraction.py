@@ -23,9 +23,9 @@ from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contraction import Window, window
 from partita.ir.operators.elementwise import element
 from partita.ir.types import DType, TensorType
+from partita.ir.window import Window, window
 
 PANELS = 2  # vectors of columns in a tile
 SMALL = 4  # rows: below this, packing costs more than it saves

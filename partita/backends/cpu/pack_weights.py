@@ -11,8 +11,8 @@ from partita.backends.cpu import winograd_matrices
 from partita.backends.cpu.lanes import NONE, Lanes, Reach, count, in_order, is_in_order
 from partita.ir.builder import Builder
 from partita.ir.graph import Attribute, Node, Value
-from partita.ir.operators.contraction import window
 from partita.ir.types import DType
+from partita.ir.window import window
 
 WIDE = 16  # channels in and out from which Winograd pays: fewer do not fill a vector
 DENSE = 0.85  # of the lanes that a kernel reads hold channels; with fewer, it is worth while to pass over the others

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contraction import Window, window
+from partita.ir.window import Window, window
 
 Shape = tuple[int, ...]
 
@@ -63,8 +63,8 @@ def window_of(node: Node) -> Window:
         return window(node, spatial, node.operand(1).shape[2:])
     if node.op_type.startswith("Global"):
         rank = len(spatial)
-        return Window(tuple(spatial), (1,) * rank, (1,) * rank, (0,) * rank, (0,) * rank, (1,) * rank)
-    return window(node, spatial, node.attributes["kernel_shape"], ceil=bool(node.attributes.get("ceil_mode", 0)))
+        return Window(spatial, spatial, (1,) * rank, (1,) * rank, (0,) * rank, (0,) * rank, (1,) * rank)
+    return window(node, spatial, node.attributes["kernel_shape"])
 
 
 def pads_after(node: Node, view: Window) -> Shape:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import functools
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Operand, Reduce, call, literal
+from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
 from partita.ir.formula import cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
-from partita.ir.operators.movement import all_within
 from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
+from partita.ir.window import window
 
 Element = Callable[..., Expr]  # the element at indices
 
@@ -71,96 +70,6 @@ def gemm(node: Node, a: Value, b: Value, c: Value | None, *, alpha: float = 1.0,
     return Computation(product.axes, total)
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The sliding window of a convolution or pooling, per spatial axis (elements)."""
-
-    kernel: tuple[Dim, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    begin: tuple[Dim, ...]  # padding before
-    end: tuple[Dim, ...]  # padding after
-    output: tuple[Dim, ...]
-    may_overhang: bool = False  # the last window may reach beyond the padding
-
-    @property
-    def is_padded(self) -> bool:
-        return any(not dims.is_static(pad) or pad != 0 for pad in (*self.begin, *self.end))
-
-
-def geometry(node: Node, rank: int, kernel: Sequence[Dim]) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Strides, dilations and pads of a window on `rank` spatial axes; `ModelError` where they cannot be."""
-    strides, dilations = (tuple(node.attributes.get(name, (1,) * rank)) for name in ("strides", "dilations"))
-    pads = tuple(node.attributes.get("pads", (0,) * (2 * rank)))
-    if {len(strides), len(dilations), len(kernel), len(pads) / 2} != {rank}:
-        raise ModelError(f"{node.describe()}: kernel, strides, dilations and pads must fit {rank} spatial axes")
-    if any(dims.is_static(value) and value < 1 for value in (*strides, *dilations, *kernel)):
-        raise ModelError(
-            f"{node.describe()}: kernel {tuple(kernel)}, strides {strides} and dilations {dilations} must be positive"
-        )
-    return strides, dilations, pads
-
-
-def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim], *, ceil: bool = False) -> Window:
-    """Reads the attributes shared by Conv and the pools; `ModelError` where they cannot be."""
-    rank = len(spatial)
-    strides, dilations, pads = geometry(node, rank, kernel)
-    automatic = node.attributes.get("auto_pad", "NOTSET")
-    begin, end, output = [], [], []
-    for n, dim in enumerate(spatial):
-        reach = dilations[n] * (kernel[n] - 1) + 1
-        if automatic in ("SAME_UPPER", "SAME_LOWER"):
-            size_out = dims.ceil_div(dim, strides[n])
-            total = dims.maximum((size_out - 1) * strides[n] + reach - dim, 0)
-            small = dims.floor_div(total, 2)
-            first = small if automatic == "SAME_UPPER" else dims.simplified(total - small)
-            last = dims.simplified(total - first)
-        else:
-            first, last = (0, 0) if automatic == "VALID" else (pads[n], pads[n + rank])
-            span = dim + first + last - reach
-            if dims.is_static(span) and span < 0:
-                raise ShapeError(
-                    f"{node.describe()}: the window of {reach} is larger than axis {n + 2} with its padding"
-                )
-            size_out = (dims.ceil_div if ceil else dims.floor_div)(span, strides[n]) + 1
-            if ceil:  # a window may not start in the padding after the end
-                size_out = dims.minimum(size_out, dims.floor_div(dim + first - 1, strides[n]) + 1)
-        begin.append(first)
-        end.append(last)
-        output.append(dims.simplified(size_out))
-    return Window(tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(output), ceil)
-
-
-def sources(view: Window, out: Sequence[Expr], inner: Sequence[Expr]) -> list[Expr]:
-    """Input positions for output positions and positions in the window."""
-    return [
-        o * view.strides[n] + k * view.dilations[n] - size(view.begin[n])
-        for n, (o, k) in enumerate(zip(out, inner, strict=True))
-    ]
-
-
-def inside(view: Window, places: Sequence[Expr], spatial: Sequence[Dim]) -> Expr | None:
-    """Whether input positions lie in the input; None where all do."""
-    touched = []
-    for n, (place, dim) in enumerate(zip(places, spatial, strict=True)):
-        if dims.all_static([view.begin[n], view.end[n]]) and view.begin[n] == view.end[n] == 0:
-            overhang = (view.output[n] - 1) * view.strides[n] + view.dilations[n] * (view.kernel[n] - 1) - dim
-            if overhang < 0 if dims.is_static(overhang) else not view.may_overhang:
-                continue
-        touched.append((place, dim))
-    return all_within(touched)
-
-
-def seen(
-    view: Window, spatial: Sequence[Dim], out: Sequence[Expr], inner: Sequence[Expr], element: Element, outside: Operand
-) -> Expr:
-    """What a place of the window sees at an output position: `element` at its position in the input, or `outside`."""
-    places = sources(view, out, inner)
-    condition = inside(view, places, spatial)
-    value = element(*places)
-    return value if condition is None else select(condition, value, outside)
-
-
 @computes("Conv")
 def convolution(node: Node, x: Value, w: Value, bias: Value | None) -> Computation:
     """`[N, C, *spatial]` with weights `[O, C / group, *kernel]` and an optional bias `[O]`."""
@@ -179,15 +88,14 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
         raise ShapeError(
             f"{node.describe()}: {channels} input and {outputs} output channels in {group} groups of {per_group}"
         )
-    spatial = x.shape[2:]
-    view = window(node, spatial, node.attributes.get("kernel_shape", w.shape[2:]))
+    view = window(node, x.shape[2:], node.attributes.get("kernel_shape", w.shape[2:]))
     if not all(map(dims.may_equal, view.kernel, w.shape[2:])):
         raise ShapeError(f"{node.describe()}: kernel_shape {view.kernel} differs from the weights'")
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *inner: Expr) -> Expr:
             channel = c if group == 1 else (o // size(dims.floor_div(outputs, group))) * size(per_group) + c
-            value = seen(view, spatial, out, inner, lambda *place: left(n, channel, *place), 0)
+            value = view.seen(out, inner, lambda *place: left(n, channel, *place))
             return wide(value) * wide(right(o, c, *inner))
 
         return cast(reduction("sum", [per_group, *view.kernel], term), left(*[0] * len(x.shape)).dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -12,7 +11,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import broadcast_load, compute, load, only, put, select, size
+from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import attribute_renamed, attributes_to_inputs, default_was
@@ -20,12 +19,6 @@ from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 # ---------------------------------------------------------------------- views: the same elements in the same order
-
-
-def all_within(places: Iterable[tuple[Expr, Dim]]) -> Expr | None:
-    """Whether every place lies on its axis, of a size each; None where there is no place."""
-    conditions = [(place >= 0) & (place < size(dim)) for place, dim in places]
-    return functools.reduce(lambda a, b: a & b, conditions) if conditions else None
 
 
 def linear_index(indices: Sequence[Expr], shape: Sequence[Dim]) -> Expr:

@@ -9,21 +9,21 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, lowest, reduction, select, size
+from partita.ir.formula import all_within, cast, compute, load, lowest, reduction, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.contraction import Window, geometry, seen, sources, window
 from partita.ir.operators.dynamic import by_observed_sizes
-from partita.ir.operators.movement import all_within, indices_at, linear_index, wrapped
+from partita.ir.operators.movement import indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
 from partita.ir.operators.registry import computes, infers, performs, upgrades
+from partita.ir.operators.transposed import from_windows, window_onto
 from partita.ir.procedure import Procedure, each, fill, indices_over, once, store
 from partita.ir.types import DType, TensorType, Type
+from partita.ir.window import Window, window
 
 
 def pool_window(node: Node) -> Window:
-    ceil = bool(node.attributes.get("ceil_mode", 0))
-    return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"], ceil=ceil)
+    return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"])
 
 
 def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: float = 0) -> Computation:
@@ -32,8 +32,7 @@ def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: flo
     axes = [Axis(f"k{n}", extent) for n, extent in enumerate(view.kernel)]
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        inner = list(map(Index, axes))
-        entry = seen(view, x.shape[2:], out, inner, lambda *place: load(x, n, c, *place), outside)
+        entry = view.seen(out, list(map(Index, axes)), lambda *place: load(x, n, c, *place), outside)
         return kind(out).apply(entry, axes)
 
     return compute((*x.shape[:2], *view.output), body)
@@ -42,15 +41,15 @@ def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: flo
 @computes("MaxPool")
 def max_pool(node: Node, x: Value, *, storage_order: int = 0) -> list[Computation]:
     """The largest element of each window; the second output is its row-major position in the input."""
-    view, spatial, least = pool_window(node), x.shape[2:], lowest(x.tensor.dtype)
+    view, least = pool_window(node), lowest(x.tensor.dtype)
     flat = Axis("k", dims.product(view.kernel))
 
     def position(n: Expr, c: Expr, *out: Expr) -> Expr:
-        element = seen(view, spatial, out, indices_at(Index(flat), view.kernel), lambda *i: load(x, n, c, *i), least)
+        element = view.seen(out, indices_at(Index(flat), view.kernel), lambda *i: load(x, n, c, *i), least)
         best = Reduce("argmax", (flat,), element, literal(0, DType.INT64), DType.INT64)
-        places, step = sources(view, out, indices_at(best, view.kernel)), -1 if storage_order else 1
-        within = linear_index(places[::step], spatial[::step])
-        return (n * size(x.shape[1]) + c) * size(dims.product(spatial)) + within
+        places, step = view.sources(out, indices_at(best, view.kernel)), -1 if storage_order else 1
+        within = linear_index(places[::step], view.spatial[::step])
+        return (n * size(x.shape[1]) + c) * size(dims.product(view.spatial)) + within
 
     largest = pooled(node, lambda out: MAX, least)
     return [largest, compute(largest.shape, position)][: len(node.outputs)]
@@ -81,7 +80,7 @@ def _norm(p: int) -> Reduction:
 def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
     """Of how many elements an AveragePool takes the mean at an output position."""
     view, total = pool_window(node), literal(1, DType.INT64)
-    for n, dim in enumerate(node.operand(0).shape[2:]):
+    for n, dim in enumerate(view.spatial):
         kernel, stride, dilation, begin = view.kernel[n], view.strides[n], view.dilations[n], view.begin[n]
         low, high = (-begin, dim + view.end[n]) if node.attributes.get("count_include_pad", 0) else (0, dim)
         overhang = (view.output[n] - 1) * stride - begin + dilation * (kernel - 1)
@@ -111,10 +110,8 @@ by_observed_sizes("Col2Im", operands=[1, 2])
 
 def _unpooled(node: Node) -> tuple[Dim, ...]:
     """The shape of what was pooled, as far as the attributes tell."""
-    x, kernel = node.operand(0), node.attributes["kernel_shape"]
-    strides, _, pads = geometry(node, len(kernel), kernel)
-    spatial = zip(x.shape[2:], strides, pads, pads[len(kernel) :], kernel, strict=False)
-    return (*x.shape[:2], *(dims.simplified((dim - 1) * step - a - b + reach) for dim, step, a, b, reach in spatial))
+    x = node.operand(0)
+    return (*x.shape[:2], *window_onto(node, x.shape[2:], node.attributes["kernel_shape"]).spatial)
 
 
 @infers("MaxUnpool")
@@ -144,13 +141,8 @@ def columns_to_image(node: Node, x: Value) -> Computation:
 
     def body(n: Expr, c: Expr, *out: Expr) -> Expr:
         def term(*k: Expr) -> Expr:
-            places, condition = [], literal(True, DType.BOOL)
-            for axis, count in enumerate(view.output):
-                moved, stride = out[axis] + size(view.begin[axis]) - k[axis] * view.dilations[axis], view.strides[axis]
-                places.append(moved // stride)
-                condition = condition & (moved >= 0) & (places[-1] < size(count)) & call("eq", moved % stride, 0)
             row = linear_index([c, *k], [channels, *block])
-            return select(condition, load(x, n, row, linear_index(places, view.output)), 0)
+            return from_windows(view, out, k, lambda *place: load(x, n, row, linear_index(place, view.output)))
 
         return reduction("sum", block, term)
 

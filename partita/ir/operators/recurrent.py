@@ -8,8 +8,7 @@ recurrent weights. State, batch and gates are `[batch, hidden]` each.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,28 +30,6 @@ from partita.ir.types import DType, TensorType, Type, UnknownType
 FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
 
 
-def loop_body(build: Builder, name: str) -> tuple[Graph, Value, Value]:
-    """An empty body for a Loop in the graph of `build`, the number of the step, and whether to go on."""
-    body = Graph(name, f"{build.graph.unique_name(f'{build.prefix}.{name}')}.")
-    body.opsets = dict(build.graph.opsets)
-    step = body.add_input(body.unique_name("step"), TensorType(DType.INT64, ()))
-    again = body.add_input(body.unique_name("again"), TensorType(DType.BOOL, ()))
-    return body, step, again
-
-
-def capture(body: Graph, values: Sequence[Value]) -> list[Value]:
-    """Inputs of `body` for values of outside."""
-    inner = [body.add_input(body.unique_name(value.name), value.type) for value in values]
-    for own, value in zip(inner, values, strict=True):
-        own.known = value.known
-    return inner
-
-
-def place_of(build: Builder, step: Value, length: Value, is_backward: bool) -> Value:
-    """The element that a step looks at."""
-    return build("Sub", build("Sub", length, 1), step) if is_backward else step
-
-
 def backward(build: Builder, value: Value, axis: int = 0) -> Value:
     """`value` with the elements of one axis in reverse."""
     return build("Slice", value, [-1], [FIRST], [axis], [-1])
@@ -66,33 +43,41 @@ def length_of(build: Builder, value: Value, axis: int) -> Value:
     return build("Gather", build("Shape", value), build.constant(axis, DType.INT64))
 
 
+def empty_body(build: Builder, name: str) -> Graph:
+    """A graph for a node of that of `build` to hold."""
+    return Graph(name, f"{build.graph.unique_name(f'{build.prefix}.{name}')}.", build.graph.opsets)
+
+
 @decomposes("Scan")
-def scan_as_loop(build: Builder, node: Node) -> Sequence[Value]:
+def scan_as_loop(
+    build: Builder, node: Node, *, body: Graph, num_scan_inputs: int,
+    scan_input_axes: Sequence[int] = (), scan_input_directions: Sequence[int] = (),
+) -> Sequence[Value]:  # fmt: skip
     operands, outside = [value for value in plain(node) if value is not None], captured(node)
-    count = len(operands) - node.attributes["num_scan_inputs"]
+    count = len(operands) - num_scan_inputs
     states, scanned = operands[:count], operands[count:]
-    axes = node.attributes.get("scan_input_axes", (0,) * len(scanned))
+    axes = scan_input_axes or (0,) * num_scan_inputs
     axes = [normalized_axis(node, axis, len(x.shape)) for axis, x in zip(axes, scanned, strict=True)]
-    length = length_of(build, scanned[0], axes[0])
-    old: Graph = node.attributes["body"]
-    body, step, again = loop_body(build, old.name)
-    inner = Builder(body, node.name)
-    carried = [
-        body.add_input(value.name, value.type) for value in old.inputs[:count]
-    ]  # which their sizes are named after
-    shared = capture(body, [length, *scanned, *outside])
-    directions = node.attributes.get("scan_input_directions", (0,) * len(scanned))
+    captures = [length_of(build, scanned[0], axes[0]), *scanned, *outside]
+    loop = empty_body(build, body.name)
+    inner = Builder(loop, node.name)
+    step = loop.add_input(loop.unique_name("step"), TensorType(DType.INT64, ()))
+    again = loop.add_input(loop.unique_name("again"), TensorType(DType.BOOL, ()))
+    carried = [loop.add_input(value.name, value.type) for value in body.inputs[:count]]  # their sizes are named so
+    length, *shared = (loop.add_input(loop.unique_name(value.name), value.type) for value in captures)
+    for own, value in zip((length, *shared), captures, strict=True):
+        own.known = value.known
+    last = inner("Sub", inner("Sub", length, 1), step) if any(scan_input_directions) else step
     slices = [
-        inner("Element", x, place_of(inner, step, shared[0], bool(is_backward)), domain=DOMAIN, axis=axis)
-        for x, axis, is_backward in zip(shared[1:], axes, directions, strict=False)
+        inner("Element", x, last if is_backward else step, domain=DOMAIN, axis=axis)
+        for x, axis, is_backward in zip(shared, axes, scan_input_directions or (0,) * num_scan_inputs, strict=False)
     ]
-    mapping = dict(zip(old.inputs, [*carried, *slices, *shared[1 + len(scanned) :]], strict=True))
-    mapping |= {value: share_parameter(value, body) for value in old.parameters}
-    copy_nodes(old.nodes, body, mapping)
-    body.set_outputs([again, *(mapping[output] for output in old.outputs)])
-    captures = [length, *scanned, *outside]
+    mapping = dict(zip(body.inputs, [*carried, *slices, *shared[num_scan_inputs:]], strict=True))
+    mapping |= {value: share_parameter(value, loop) for value in body.parameters}
+    copy_nodes(body.nodes, loop, mapping)
+    loop.set_outputs([again, *(mapping[output] for output in body.outputs)])
     results = build.node(
-        "Loop", length, None, *states, *captures, outputs=len(node.outputs), body=body, captures=len(captures)
+        "Loop", captures[0], None, *states, *captures, outputs=len(node.outputs), body=loop, captures=len(captures)
     )
     return [*results[:count], *_stacked(build, node, results[count:])]
 
@@ -126,8 +111,7 @@ def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions
         steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
         operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
         body = _masked(body, count, count + num_scan_inputs)
-    batch = Graph(f"{body.name}.batch", f"{build.graph.unique_name(node.output.name)}.batch.")
-    batch.opsets = dict(body.opsets)
+    batch = empty_body(build, f"{body.name}.batch")
     own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(operands))]
     shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
     attributes = {"body": body, "num_scan_inputs": len(operands) - count, "captures": len(outside)}
@@ -143,8 +127,7 @@ def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions
 def _masked(body: Graph, count: int, scanned: int) -> Graph:
     """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
     says whether the sequence still runs."""
-    masked = Graph(body.name, body.prefix)
-    masked.opsets = dict(body.opsets)
+    masked = Graph(body.name, body.prefix, body.opsets)
     mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs[:scanned]}
     is_running = masked.add_input(masked.unique_name("running"), UnknownType())
     mapping |= {value: masked.add_input(value.name, value.type) for value in body.inputs[scanned:]}
@@ -164,68 +147,56 @@ def _masked(body: Graph, count: int, scanned: int) -> Graph:
 
 # ---------------------------------------------------------------------- recurrent layers
 
-Activation = Callable[[Builder, Value], Value]
-Values = tuple[Value, ...]
-
 attribute_dropped("RNN", "GRU", "LSTM", before=7, attributes=["output_sequence"])
 value_renamed("GRU", before=3, attribute="direction", values={"foward": "forward"})
 
+Values = tuple[Value, ...]
+Functions = list[Callable[[Builder, Value], Value]]
+Step = Callable[..., Values]
+"""What a layer does in a step: the new state, hidden first, from the input's share of all gates with the sum of all
+biases, the state, what it reads of weights, and its activations."""
+Prepare = Callable[[int, Value, Values], tuple[Values, Values]]
+"""What a direction reads of weights, and the biases of all gates: from its recurrent weights `[hidden, gates * hidden]`
+and the biases of the input and of the state, if there are any."""
 
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """What a layer does in one step, in one direction. `step(inner, x, state, weights)` gives the new state, hidden
-    first: `x` is the input's share of all gates, with the sum of `biases`; `weights` are what it reads besides."""
-
-    state: int  # tensors
-    weights: Values
-    biases: Values
-    step: Callable[[Builder, Value, Values, Values], Values]
-
-
-MakeCell = Callable[[int, Value, Values], Cell]
-"""From a direction, its recurrent weights `[hidden, gates * hidden]`, and its biases of all gates: the input's and the
-state's, or none."""
-
-
-# ---------------------------------------------------------------------- activations
-
+_ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 _DEFAULTS: dict[str, tuple[float, ...]] = {  # of alpha and beta
     **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()), "LeakyRelu": (0.01,), "Elu": (1.0,),
     "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0),
 }  # fmt: skip
 
 
-def activations(node: Node, defaults: Sequence[str], direction: int) -> list[Activation]:
-    """The functions of one direction. `activation_alpha` and `activation_beta` go to those that take one, in order."""
-    given = node.attributes.get("activations", tuple(defaults) * 2)
+def activations(node: Node) -> tuple[Functions, Functions]:
+    """The functions of each direction. `activation_alpha` and `activation_beta` go to those that take one, in order."""
+    defaults = _ACTIVATIONS[node.op_type]
     alphas, betas = (iter(node.attributes.get(f"activation_{name}", ())) for name in ("alpha", "beta"))
-    return [_activation(node, name, alphas, betas) for name in given][direction * len(defaults) :][: len(defaults)]
+    result: Functions = []
+    for place, given in enumerate(node.attributes.get("activations", defaults * 2)):
+        name = next((name for name in _DEFAULTS if name.lower() == given.lower()), None)
+        if name is None:
+            raise UnsupportedOperatorError(f"{node.describe()}: the activation {given!r} is unknown to ONNX")
+        numbers = [next(source, default) for source, default in zip((alphas, betas), _DEFAULTS[name], strict=False)]
+        limit = node.attributes.get("clip") if place % len(defaults) < 2 else None  # of gates, not of an LSTM's memory
+        result.append(functools.partial(_activated, name, numbers, limit))
+    return result[: len(defaults)], result[len(defaults) :]
 
 
-def _activation(node: Node, given: str, *sources: Iterator[float]) -> Activation:
-    name = next((name for name in _DEFAULTS if name.lower() == given.lower()), None)
-    if name is None:
-        raise UnsupportedOperatorError(f"{node.describe()}: the activation {given!r} is unknown to ONNX")
-    numbers = [next(source, default) for source, default in zip(sources, _DEFAULTS[name], strict=False)]
+def _activated(name: str, numbers: Sequence[float], limit: float | None, build: Builder, x: Value) -> Value:
+    x = x if limit is None else build("Clip", x, -limit, limit)
     if name == "Affine":
-        return lambda build, x: build.affine(x, *numbers)
+        return build.affine(x, *numbers)
     if name == "ScaledTanh":
-        return lambda build, x: build.affine(build("Tanh", build.affine(x, numbers[1])), numbers[0])
+        return build.affine(build("Tanh", build.affine(x, numbers[1])), numbers[0])
     attributes: dict[str, Any] = dict(zip(("alpha", "beta"), numbers, strict=False))
-    return lambda build, x: build(name, x, **attributes)
-
-
-def _clipped(node: Node, build: Builder, x: Value) -> Value:
-    limit = node.attributes.get("clip")
-    return x if limit is None else build("Clip", x, -limit, limit)
+    return build(name, x, **attributes)
 
 
 # ---------------------------------------------------------------------- parts of weights
 
 
-def part(build: Builder, value: Value, direction: int, axis: int = 0) -> Value:
+def part(build: Builder, value: Value, direction: int) -> Value:
     """What is of one direction, of all directions."""
-    return build("Gather", value, build.constant(direction, DType.INT64), axis=axis)
+    return build("Gather", value, build.constant(direction, DType.INT64))
 
 
 def equal_parts(build: Builder, value: Value, count: int) -> Values:
@@ -244,78 +215,63 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
 
 @decomposes("RNN")
 def rnn(build: Builder, node: Node) -> Sequence[Value]:
-    def cell(direction: int, weight: Value, biases: Values) -> Cell:
-        (f,) = activations(node, ["Tanh"], direction)
+    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
+        return (functions[0](inner, inner("Add", inner("MatMul", *state, *weights), x)),)
 
-        def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
-            total = inner("Add", inner("MatMul", state[0], weights[0]), x)
-            return (f(inner, _clipped(node, inner, total)),)
-
-        return Cell(1, (weight,), biases, step)
-
-    return _layer(build, node, cell)
+    return _layer(build, node, step, lambda _, weight, biases: ((weight,), biases))
 
 
 @decomposes("LSTM")
-def lstm(build: Builder, node: Node) -> Sequence[Value]:
-    def cell(direction: int, weight: Value, biases: Values) -> Cell:
-        f, g, h = activations(node, ["Sigmoid", "Tanh", "Tanh"], direction)
-        given = node.input(7)
+def lstm(build: Builder, node: Node, *, input_forget: int = 0) -> Sequence[Value]:
+    given = node.input(7)
+
+    def prepare(direction: int, weight: Value, biases: Values) -> tuple[Values, Values]:
         peepholes = () if given is None else equal_parts(build, part(build, given, direction), 3)
+        return (weight, *peepholes), biases
 
-        def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
-            hidden, memory = state
+    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
+        (hidden, memory), (f, g, h) = state, functions
 
-            def seen(gate: Value, place: int, content: Value) -> Value:
-                gate = inner("Add", gate, inner("Mul", weights[1 + place], content)) if peepholes else gate
-                return _clipped(node, inner, gate)
+        def seen(gate: Value, place: int, content: Value) -> Value:
+            return gate if given is None else inner("Add", gate, inner("Mul", weights[1 + place], content))
 
-            total = inner("Add", inner("MatMul", hidden, weights[0]), x)
-            i, o, f_, c = equal_parts(inner, total, 4)
-            i = f(inner, seen(i, 0, memory))
-            is_tied = node.attributes.get("input_forget", 0)
-            forget = inner("Sub", 1, i) if is_tied else f(inner, seen(f_, 2, memory))
-            fresh = g(inner, _clipped(node, inner, c))
-            kept = inner("Add", inner("Mul", forget, memory), inner("Mul", i, fresh))
-            o = f(inner, seen(o, 1, kept))
-            return inner("Mul", o, h(inner, kept)), kept
+        i, o, forget, c = equal_parts(inner, inner("Add", inner("MatMul", hidden, weights[0]), x), 4)
+        i = f(inner, seen(i, 0, memory))
+        forget = inner("Sub", 1, i) if input_forget else f(inner, seen(forget, 2, memory))
+        kept = inner("Add", inner("Mul", forget, memory), inner("Mul", i, g(inner, c)))
+        o = f(inner, seen(o, 1, kept))
+        return inner("Mul", o, h(inner, kept)), kept
 
-        return Cell(2, (weight, *peepholes), biases, step)
-
-    return _layer(build, node, cell)
+    return _layer(build, node, step, prepare)
 
 
 @decomposes("GRU")
-def gru(build: Builder, node: Node) -> Sequence[Value]:
+def gru(build: Builder, node: Node, *, linear_before_reset: int = 0) -> Sequence[Value]:
     """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
-    gates = 2 * node.operand(2).shape[2]  # elements of update and reset; then the candidate's
-    is_linear_first = bool(node.attributes.get("linear_before_reset", 0))
+    hidden = node.operand(2).shape[2]
+    gates = 2 * hidden  # elements of update and reset; then the candidate's
 
-    def cell(direction: int, weight: Value, biases: Values) -> Cell:
-        f, g = activations(node, ["Sigmoid", "Tanh"], direction)
+    def prepare(direction: int, weight: Value, biases: Values) -> tuple[Values, Values]:
         weights = cut(build, weight, gates)
-        if is_linear_first and biases:
-            own, late = (cut(build, b, gates)[1] for b in biases)
-            early = cut(build, build("Add", *biases), gates)[0]
-            biases, weights = (build("Concat", early, own, axis=0),), (*weights, late)
+        if linear_before_reset and biases:
+            early, late = cut(build, biases[1], gates)
+            biases, weights = (biases[0], build("Pad", early, vector_of(build, [0, hidden]))), (*weights, late)
+        return weights, biases
 
-        def step(inner: Builder, x: Value, state: Values, weights: Values) -> Values:
-            (old,) = state
-            early, late = cut(inner, x, gates)
-            total = inner("Add", inner("MatMul", old, weights[0]), early)
-            z, r = (f(inner, _clipped(node, inner, gate)) for gate in equal_parts(inner, total, 2))
-            if is_linear_first:
-                linear = inner("MatMul", old, weights[1])
-                linear = inner("Add", linear, weights[2]) if len(weights) > 2 else linear
-                total = inner("Add", late, inner("Mul", r, linear))
-            else:
-                total = inner("Add", late, inner("MatMul", inner("Mul", r, old), weights[1]))
-            fresh = g(inner, _clipped(node, inner, total))
-            return (inner("Add", inner("Mul", inner("Sub", 1, z), fresh), inner("Mul", z, old)),)
+    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
+        (old,), (f, g) = state, functions
+        early, late = cut(inner, x, gates)
+        total = inner("Add", inner("MatMul", old, weights[0]), early)
+        z, r = (f(inner, gate) for gate in equal_parts(inner, total, 2))
+        if linear_before_reset:
+            linear = inner("MatMul", old, weights[1])
+            candidate = inner("Mul", r, inner("Add", linear, weights[2]) if weights[2:] else linear)
+        else:
+            candidate = inner("MatMul", inner("Mul", r, old), weights[1])
+        fresh = g(inner, inner("Add", late, candidate))
+        return (inner("Add", inner("Mul", inner("Sub", 1, z), fresh), inner("Mul", z, old)),)
 
-        return Cell(1, weights, biases, step)
-
-    return _layer(build, node, cell)
+    return _layer(build, node, step, prepare)
 
 
 @infers("RNN", "GRU", "LSTM")
@@ -332,60 +288,55 @@ def layer_types(
 # ---------------------------------------------------------------------- the steps
 
 
-def _layer(build: Builder, node: Node, cell: MakeCell) -> Sequence[Value]:
-    """All directions, and the outputs as the layout wants them."""
-    is_batch_first, name = bool(node.attributes.get("layout", 0)), node.attributes.get("direction", "forward")
-    x, bias, found = node.operand(0), node.input(3), []
-    x = build("Transpose", x, perm=(1, 0, 2)) if is_batch_first else x
+def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence[Value]:
+    """All directions beside each other. Where the batch comes first: as where it does not, turned."""
+    if node.attributes.get("layout", 0):
+        turn = functools.partial(build, "Transpose", perm=(1, 0, 2))
+        inputs = [turn(value) if value and n in (0, 5, 6) else value for n, value in enumerate(node.inputs)]
+        attributes = {**node.attributes, "layout": 0}
+        y, *states = build.node(node.op_type, *inputs, outputs=len(node.outputs), **attributes)
+        return [build("Transpose", y, perm=(2, 0, 1, 3)), *map(turn, states)]
+    name, functions, found = node.attributes.get("direction", "forward"), activations(node), []
     for d in range(2 if name == "bidirectional" else 1):
         w, r = (build("Transpose", part(build, node.operand(n), d), perm=(1, 0)) for n in (1, 2))
-        biases = () if bias is None else equal_parts(build, part(build, bias, d), 2)
-        found.append(_direction(build, node, x, w, cell(d, r, biases), d, is_backward=name == "reverse" or d == 1))
+        biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), d), 2)
+        weights, biases = prepare(d, r, biases)
+        x = functools.reduce(functools.partial(build, "Add"), biases, build("MatMul", node.operand(0), w))
+        found.append(_direction(build, node, functools.partial(step, functions=functions[d]), x, weights, d))
     outputs = []
-    for parts, axis, perm in zip(
-        zip(*found, strict=True), (1, 0, 0), ((2, 0, 1, 3), (1, 0, 2), (1, 0, 2)), strict=False
-    ):
+    for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
         wide = [build("Unsqueeze", p, [axis]) for p in parts]
-        joined = build("Concat", *wide, axis=axis) if len(wide) > 1 else wide[0]
-        outputs.append(build("Transpose", joined, perm=perm) if is_batch_first else joined)
+        outputs.append(build("Concat", *wide, axis=axis) if len(wide) > 1 else wide[0])
     return outputs
 
 
-def _direction(
-    build: Builder, node: Node, x: Value, w: Value, cell: Cell, direction: int, *, is_backward: bool
-) -> Values:
+def _direction(build: Builder, node: Node, step: Step, gates: Value, weights: Values, direction: int) -> Values:
     """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
-    lengths, gates = node.input(4), build("MatMul", x, w)
-    if cell.biases:
-        gates = build("Add", gates, functools.reduce(functools.partial(build, "Add"), cell.biases))
-    reverse = functools.partial(build, "ReverseSequence", time_axis=0, batch_axis=1)
-    if lengths is not None:
-        lengths = build.cast(lengths, DType.INT64)
-        gates = reverse(gates, lengths) if is_backward else gates
+    lengths, is_backward = node.input(4), direction == 1 or node.attributes.get("direction") == "reverse"
+
+    def turned(value: Value) -> Value:
+        """Sequences of different lengths, backward; if all are of one length, the Scan turns them."""
+        if lengths is None or not is_backward:
+            return value
+        return build("ReverseSequence", value, build.cast(lengths, DType.INT64), time_axis=0, batch_axis=1)
+
     first = vector_of(build, [gates.shape[1], node.operand(2).shape[2]])
     states = [
-        build("Expand", build.scalar(0, gates), first)
-        if given is None
-        else part(build, given, direction, axis=node.attributes.get("layout", 0))
-        for given in map(node.input, range(5, 5 + cell.state))
+        build("Expand", build.scalar(0, gates), first) if given is None else part(build, given, direction)
+        for given in map(node.input, range(5, 7 if node.op_type == "LSTM" else 6))
     ]
-    outside = [length_of(build, x, 0), gates, *cell.weights, *([lengths] if lengths else [])]
-    body, step, again = loop_body(build, "steps")
-    inner = Builder(body, node.name)
-    old = tuple(body.add_input(body.unique_name("state"), value.type) for value in states)
-    shared = capture(body, outside)
-    weights = tuple(shared[2 : len(shared) - (lengths is not None)])
-    place = place_of(inner, step, shared[0], is_backward and lengths is None)
-    new = cell.step(inner, inner("Element", shared[1], place, domain=DOMAIN), old, weights)
-    result = new[0]
+    body, count, scanned = empty_body(build, "steps"), len(states), [turned(gates)]
+    kinds = [*(v.type for v in states), TensorType(gates.tensor.dtype, gates.shape[1:]), *(v.type for v in weights)]
+    inner = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
+    new = step(Builder(body, node.name), inner[count], inner[:count], inner[count + 1 :])
+    body.set_outputs([*new, new[0]])
     if lengths is not None:
-        is_running = inner("Unsqueeze", inner("Less", step, shared[-1]), [1])
-        new = tuple(inner("Where", is_running, a, b) for a, b in zip(new, old, strict=True))
-        result = inner("Where", is_running, result, 0)
-    body.set_outputs([again, *new, result])
+        steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])
+        scanned.append(build("Less", steps, build("Unsqueeze", build.cast(lengths, DType.INT64), [1])))
+        body = _masked(body, count, count + 1)
+    way = int(is_backward and lengths is None)
     *last, all_steps = build.node(
-        "Loop", outside[0], None, *states, *outside, outputs=1 + len(states), body=body, captures=len(outside)
-    )
-    if is_backward:
-        all_steps = backward(build, all_steps) if lengths is None else reverse(all_steps, lengths)
-    return (all_steps, *last)
+        "Scan", *states, *scanned, *weights, outputs=count + 1, body=body, captures=len(weights),
+        num_scan_inputs=len(scanned), scan_input_directions=(way,) * len(scanned), scan_output_directions=(way,),
+    )  # fmt: skip
+    return (turned(all_steps), *last)

@@ -10,17 +10,17 @@ from collections.abc import Sequence
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import cast, compute, load, lowest, reduction, select, size
+from partita.ir.formula import all_within, cast, compute, load, lowest, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.contraction import sources, window
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import all_within, clamped, linear_index, reflected, wrapped
+from partita.ir.operators.movement import clamped, linear_index, reflected, wrapped
 from partita.ir.operators.registry import becomes, computes, infers
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
 from partita.ir.types import DType, TensorType
+from partita.ir.window import window
 
 FEW = 16  # elements around a point: what is made of them is written out
 
@@ -124,7 +124,7 @@ def deformable_convolution(
             channel = c + (o // (outputs // group)) * per_group
             tap = channel // (x.shape[1] // offset_group) * taps + linear_index(k, view.kernel)
             moved = (load(offset, n, tap * rank + axis, *out) for axis in range(rank))
-            places = [cast(fixed, m.dtype) + m for fixed, m in zip(sources(view, out, k), moved, strict=True)]
+            places = [cast(fixed, m.dtype) + m for fixed, m in zip(view.sources(out, k), moved, strict=True)]
             value = sampled(x, [n, channel], places, "linear", "zeros", True) * load(w, o, c, *k)
             return value if mask is None else value * load(mask, n, tap, *out)
 

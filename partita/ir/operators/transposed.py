@@ -11,8 +11,7 @@ from __future__ import annotations
 import functools
 import math
 import operator
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
@@ -22,124 +21,119 @@ from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import cast, compute, load, put, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.contraction import geometry
 from partita.ir.operators.internal import DOMAIN, repeated, vector_of
 from partita.ir.operators.movement import linear_index
+from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.recurrent import backward
 from partita.ir.operators.registry import computes, decomposes, infers
 from partita.ir.types import TensorType, Type
+from partita.ir.window import Window, geometry
 
 
-@dataclass(frozen=True, slots=True)
-class Spread:
-    """The geometry of one axis (elements): output `i * stride + k * dilation - begin`, for `output` places."""
-
-    kernel: Dim
-    stride: int
-    dilation: int
-    begin: Dim
-    output: Dim
-
-
-def _spread(node: Node) -> list[Spread]:
-    x, w = node.operand(0), node.operand(1)
-    rank = len(x.shape) - 2
-    attributes = node.attributes
-    kernel = tuple(attributes.get("kernel_shape", w.shape[2:]))
+def window_onto(node: Node, places: Sequence[Dim], kernel: Sequence[Dim]) -> Window:
+    """The window that stands at `places`: what it slides over is the result of a ConvTranspose, or what was pooled."""
+    rank, attributes = len(places), node.attributes
     strides, dilations, pads = geometry(node, rank, kernel)
-    extra, group = attributes.get("output_padding", (0,) * rank), attributes.get("group", 1)
-    if rank < 1 or len(w.shape) != rank + 2 or len(extra) != rank or group < 1:
-        raise ModelError(f"{node.describe()}: weights, output_padding and group must fit {rank} spatial axes")
+    extra, wanted = attributes.get("output_padding", (0,) * rank), attributes.get("output_shape")
+    automatic, begin, spatial = attributes.get("auto_pad", "NOTSET"), list(pads[:rank]), []
+    if rank < 1 or len(extra) != rank:
+        raise ModelError(f"{node.describe()}: output_padding must fit {rank} spatial axes")
+    for n, dim in enumerate(places):
+        full = dims.simplified(strides[n] * (dim - 1) + extra[n] + dilations[n] * (kernel[n] - 1) + 1)
+        length = dims.simplified(full - pads[n] - pads[n + rank])
+        if wanted is not None or automatic.startswith("SAME"):
+            length = dim * strides[n] if wanted is None else wanted[n - rank]
+            total = dims.maximum(dims.simplified(full - length), 0)
+            half = dims.floor_div(total, 2)
+            begin[n] = half if automatic == "SAME_UPPER" else dims.simplified(total - half)
+        elif automatic == "VALID":
+            begin[n], length = 0, full
+        if dims.is_static(length) and length < 0:
+            raise ShapeError(f"{node.describe()}: more than all of axis {n + 2} is cut by its pads")
+        spatial.append(length)
+    return Window(tuple(spatial), tuple(kernel), strides, dilations, tuple(begin), pads[rank:], tuple(places))
+
+
+def from_windows(view: Window, out: Sequence[Expr], inner: Sequence[Expr], element: Callable[..., Expr]) -> Expr:
+    """`element` of the window of which the place `inner` sees the position `out`; 0 where there is none."""
+    moved = [o + size(view.begin[n]) - k * view.dilations[n] for n, (o, k) in enumerate(zip(out, inner, strict=True))]
+    places = list(map(operator.floordiv, moved, view.strides))
+    there = [(i >= 0) & (i < size(dim)) for i, dim in zip(places, view.output, strict=True)]
+    there += [call("eq", i * step, at) for i, step, at in zip(places, view.strides, moved, strict=True) if step > 1]
+    return select(functools.reduce(operator.and_, there), element(*places), 0)
+
+
+def _spread(node: Node) -> Window:
+    (x, w), group = node.operands[:2], node.attributes.get("group", 1)
+    kernel = node.attributes.get("kernel_shape", w.shape[2:])
+    if len(w.shape) != len(x.shape) or group < 1:
+        raise ModelError(f"{node.describe()}: weights and group must fit {len(x.shape) - 2} spatial axes")
     if not all(map(dims.may_equal, kernel, w.shape[2:])):
         raise ShapeError(f"{node.describe()}: weights of shape {w.shape} where the kernel is {kernel}")
     if not dims.may_be_multiple(w.shape[0], group) or not dims.may_equal(x.shape[1], w.shape[0]):
         raise ShapeError(f"{node.describe()}: {x.shape[1]} channels in {group} groups for weights of {w.shape[0]}")
-    automatic, wanted = attributes.get("auto_pad", "NOTSET"), attributes.get("output_shape")
-    result = []
-    for n, (dim, taps, stride, dilation) in enumerate(zip(x.shape[2:], kernel, strides, dilations, strict=True)):
-        full = dims.simplified(stride * (dim - 1) + extra[n] + dilation * (taps - 1) + 1)
-        begin, output = pads[n], dims.simplified(full - pads[n] - pads[n + rank])
-        if wanted is not None or automatic.startswith("SAME"):
-            output = dim * stride if wanted is None else wanted[n - rank]
-            total = dims.maximum(dims.simplified(full - output), 0)
-            half = dims.floor_div(total, 2)
-            begin = half if automatic == "SAME_UPPER" else dims.simplified(total - half)
-        elif automatic == "VALID":
-            begin, output = 0, full
-        if dims.is_static(output) and output < 0:
-            raise ShapeError(f"{node.describe()}: more than all of axis {n + 2} is cut by its pads")
-        result.append(Spread(taps, stride, dilation, begin, output))
-    return result
+    return window_onto(node, x.shape[2:], kernel)
 
 
 @infers("ConvTranspose")
 def transposed_type(node: Node, x: Value, w: Value, *, group: int = 1) -> Type:
-    return TensorType(x.tensor.dtype, (x.shape[0], w.shape[1] * group, *(axis.output for axis in _spread(node))))
+    return TensorType(x.tensor.dtype, (x.shape[0], w.shape[1] * group, *_spread(node).spatial))
 
 
 @decomposes("ConvTranspose")
 def transposed_convolution(
     build: Builder, node: Node, x: Value, w: Value, bias: Value | None, *, group: int = 1
 ) -> Value:
-    axes = _spread(node)
-    if not dims.all_static([*w.shape, *(axis.begin for axis in axes)]):
+    view = _spread(node)
+    strides, begin, rank = view.strides, view.begin, len(view.strides)
+    if not dims.all_static([*w.shape, *begin]):
         y = build("TransposedSums", x, w, domain=DOMAIN, **node.attributes)
-        rest = build.ints(range(1, len(axes) + 1))
-        return y if bias is None else build("Add", y, build("Unsqueeze", bias, rest))
-    for n, axis in enumerate(axes):
-        if axis.stride > 1 and axis.dilation > 1:
-            w = _dilated(build, w, n + 2, axis)
-            axes[n] = replace(axis, kernel=axis.dilation * (axis.kernel - 1) + 1, dilation=1)
-    taps = [-(-axis.kernel // axis.stride) for axis in axes]
-    reaches = [axis.dilation * (tap - 1) for axis, tap in zip(axes, taps, strict=True)]
-    skipped = [min(axis.begin // axis.stride, reach) for axis, reach in zip(axes, reaches, strict=True)]  # cut whole
-    start = [axis.begin - skip * axis.stride for axis, skip in zip(axes, skipped, strict=True)]
+        return y if bias is None else build("Add", y, with_trailing_axes(build, bias, rank))
+    dilations = list(view.dilations)
+    for n, stride in enumerate(strides):
+        if stride > 1 and dilations[n] > 1:
+            w, dilations[n] = _dilated(build, w, n + 2, dilations[n]), 1
+    taps = [-(-kernel // stride) for kernel, stride in zip(w.shape[2:], strides, strict=True)]
+    reaches = [dilation * (tap - 1) for dilation, tap in zip(dilations, taps, strict=True)]
+    skipped = list(map(min, map(operator.floordiv, begin, strides), reaches))  # cut whole
+    start = tuple(first - skip * stride for first, skip, stride in zip(begin, skipped, strides, strict=True))
     end = []
-    for axis, dim, first, skip in zip(axes, x.shape[2:], start, skipped, strict=True):
-        missing = dims.simplified(dims.ceil_div(axis.output + first, axis.stride) - dim)
-        end.append(max(int(missing), 1 - dim if dims.is_static(dim) else int(missing), -skip) + skip)
-    strides, output = tuple(axis.stride for axis in axes), tuple(axis.output for axis in axes)
+    for n, dim in enumerate(view.output):
+        missing = int(dims.simplified(dims.ceil_div(view.spatial[n] + start[n], strides[n]) - dim))
+        end.append(max(missing, 1 - dim if dims.is_static(dim) else missing, -skipped[n]) + skipped[n])
     phases = math.prod(strides)
     y = build(
         "Conv", x, _by_phase(build, w, group, strides, taps),
         bias if bias is None or phases == 1 else repeated(build, bias, phases),
-        group=group,
-        pads=(*map(operator.sub, reaches, skipped), *end),
-        dilations=tuple(axis.dilation for axis in axes),
+        group=group, pads=(*map(operator.sub, reaches, skipped), *end), dilations=tuple(dilations),
     )  # fmt: skip
-    if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], output):
+    if phases == 1 and not any(start) and dims.same_shape(y.shape[2:], view.spatial):
         return y
-    return build("Interleave", y, vector_of(build, output), domain=DOMAIN, strides=strides, start=tuple(start))
+    return build("Interleave", y, vector_of(build, view.spatial), domain=DOMAIN, strides=strides, start=start)
 
 
 @computes("TransposedSums", domain=DOMAIN)
 def transposed_sums(node: Node, x: Value, w: Value, *, group: int = 1) -> Computation:
     """What each output is the sum of, looked for among all places of the kernel: where only a run knows the sizes."""
-    axes = _spread(node)
-    inputs, outputs = dims.floor_div(w.shape[0], group), w.shape[1]
+    view, inputs, outputs = _spread(node), dims.floor_div(w.shape[0], group), w.shape[1]
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *kernel: Expr) -> Expr:
-            shifted = [i + size(axis.begin) - k * axis.dilation for i, k, axis in zip(out, kernel, axes, strict=True)]
-            places = [place // axis.stride for place, axis in zip(shifted, axes, strict=True)]
             channel = o // size(outputs) * size(inputs) + c
-            inside = [(i >= 0) & (i < size(dim)) for i, dim in zip(places, x.shape[2:], strict=True)]
-            both = zip(places, shifted, axes, strict=True)
-            inside += [call("eq", i * axis.stride, at) for i, at, axis in both if axis.stride > 1]
-            product = wide(load(x, n, channel, *places)) * wide(load(w, channel, o % size(outputs), *kernel))
-            return select(functools.reduce(operator.and_, inside), product, 0)
+            weight = wide(load(w, channel, o % size(outputs), *kernel))
+            return from_windows(view, out, kernel, lambda *places: wide(load(x, n, channel, *places)) * weight)
 
-        return cast(reduction("sum", [inputs, *(axis.kernel for axis in axes)], term), x.tensor.dtype)
+        return cast(reduction("sum", [inputs, *view.kernel], term), x.tensor.dtype)
 
-    return compute((x.shape[0], outputs * group, *(axis.output for axis in axes)), body)
+    return compute((x.shape[0], outputs * group, *view.spatial), body)
 
 
-def _dilated(build: Builder, w: Value, place: int, axis: Spread) -> Value:
+def _dilated(build: Builder, w: Value, place: int, dilation: int) -> Value:
     """The weights with zeros between them along one axis."""
     apart = build("Unsqueeze", w, [place + 1])
-    zeros = build("Pad", apart, [0, axis.dilation - 1], None, [place + 1])
+    zeros = build("Pad", apart, [0, dilation - 1], None, [place + 1])
     joined = build("Reshape", zeros, put(w.shape, place, -1))
-    return build("Slice", joined, [0], [1 - axis.dilation], [place])
+    return build("Slice", joined, [0], [1 - dilation], [place])
 
 
 def _by_phase(build: Builder, w: Value, group: int, strides: Sequence[int], taps: Sequence[int]) -> Value:
