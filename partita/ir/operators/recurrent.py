@@ -301,7 +301,8 @@ def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence
         w, r = (build("Transpose", part(build, node.operand(n), d), perm=(1, 0)) for n in (1, 2))
         biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), d), 2)
         weights, biases = prepare(d, r, biases)
-        x = functools.reduce(functools.partial(build, "Add"), biases, build("MatMul", node.operand(0), w))
+        x = build("MatMul", node.operand(0), w)
+        x = build("Add", x, functools.reduce(functools.partial(build, "Add"), biases)) if biases else x
         found.append(_direction(build, node, functools.partial(step, functions=functions[d]), x, weights, d))
     outputs = []
     for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
@@ -312,13 +313,14 @@ def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence
 
 def _direction(build: Builder, node: Node, step: Step, gates: Value, weights: Values, direction: int) -> Values:
     """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
-    lengths, is_backward = node.input(4), direction == 1 or node.attributes.get("direction") == "reverse"
+    is_backward = direction == 1 or node.attributes.get("direction") == "reverse"
+    lengths = None if node.input(4) is None else build.cast(node.operand(4), DType.INT64)
 
     def turned(value: Value) -> Value:
         """Sequences of different lengths, backward; if all are of one length, the Scan turns them."""
         if lengths is None or not is_backward:
             return value
-        return build("ReverseSequence", value, build.cast(lengths, DType.INT64), time_axis=0, batch_axis=1)
+        return build("ReverseSequence", value, lengths, time_axis=0, batch_axis=1)
 
     first = vector_of(build, [gates.shape[1], node.operand(2).shape[2]])
     states = [
@@ -332,7 +334,7 @@ def _direction(build: Builder, node: Node, step: Step, gates: Value, weights: Va
     body.set_outputs([*new, new[0]])
     if lengths is not None:
         steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])
-        scanned.append(build("Less", steps, build("Unsqueeze", build.cast(lengths, DType.INT64), [1])))
+        scanned.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
         body = _masked(body, count, count + 1)
     way = int(is_backward and lengths is None)
     *last, all_steps = build.node(
