@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from partita.ir import dims
-from partita.ir.builder import Builder
-from partita.ir.expression import Cast, Computation, Expr, call
+from partita.ir.expression import Cast, Computation, Expr, Index, call
 from partita.ir.formula import broadcast_load, cast, compute, highest, load, lowest, only
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
 from partita.ir.operators.contraction import convolution_of, matmul_of
-from partita.ir.operators.older import with_trailing_axes
-from partita.ir.operators.registry import computes, decomposes, infers
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.operators.registry import computes
+from partita.ir.types import DType
 
 
 def is_single(value: Value) -> bool:
@@ -98,37 +96,18 @@ def integer_product(
 computes("MatMulInteger", "ConvInteger")(integer_product)
 
 
-@infers("QLinearMatMul", "QLinearConv")
-def quantized_product_type(node: Node) -> Type:
-    return TensorType(node.operand(7).tensor.dtype, integer_product(node, node.operand(0), node.operand(3)).shape)
-
-
-@decomposes("QLinearMatMul", "QLinearConv")
+@computes("QLinearMatMul", "QLinearConv")
 def quantized_product(
-    build: Builder, node: Node, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value,
+    node: Node, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value,
     y_scale: Value, y_zero: Value, bias: Value | None,
-) -> Value:  # fmt: skip
-    if node.op_type == "QLinearMatMul":
-        total = build("MatMulInteger", a, b, a_zero, b_zero)
-        if len(a_scale.shape) == 1 and not is_single(a_scale):  # one for each row
-            a_scale = with_trailing_axes(build, a_scale, 1)
-    else:
-        total, spatial = build("ConvInteger", a, b, a_zero, b_zero, **node.attributes), len(a.shape) - 2
-        total = total if bias is None else build("Add", total, with_trailing_axes(build, bias, spatial))
-        b_scale = b_scale if is_single(b_scale) else with_trailing_axes(build, b_scale, spatial)  # for each channel
-    return build("Requantize", total, a_scale, b_scale, y_scale, y_zero, domain="partita")
-
-
-@computes("Requantize", domain="partita")
-def requantize(node: Node, x: Value, a_scale: Value, b_scale: Value, y_scale: Value, y_zero: Value) -> Computation:
-    """`round(x * a_scale * b_scale / y_scale) + y_zero`, saturated; the scales broadcast."""
-
-    def at(value: Value, i: tuple[Expr, ...]) -> Expr:
-        return only(value) if is_single(value) else broadcast_load(value, i)
-
-    def body(*i: Expr) -> Expr:
-        a, b, y = (cast(at(value, i), DType.FLOAT32) for value in (a_scale, b_scale, y_scale))
-        whole = call("rint", cast(load(x, *i), DType.FLOAT32) * (a * b / y))
-        return saturated(whole, at(y_zero, i), y_zero.tensor.dtype)
-
-    return compute(x.shape, body)
+) -> Computation:  # fmt: skip
+    """`round(sum * a_scale * b_scale / y_scale) + y_zero`, saturated. Scales are for all, for each row of the left, for
+    each column of the right, or for each output channel of weights."""
+    product = integer_product(node, a, b, a_zero, b_zero)
+    i, last = list(map(Index, product.axes)), len(product.axes) - 1
+    total = product.body if bias is None else product.body + load(bias, i[1])
+    places = (last - 1, last, last) if node.op_type == "QLinearMatMul" else (1, 1, last)
+    scales = (parameter(node, scale, i, axis) for scale, axis in zip((a_scale, b_scale, y_scale), places, strict=True))
+    left, right, own = (cast(scale, DType.FLOAT32) for scale in scales)
+    whole = call("rint", cast(total, DType.FLOAT32) * (left * right / own))
+    return Computation(product.axes, saturated(whole, parameter(node, y_zero, i, last), y_zero.tensor.dtype))
