@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,11 +21,14 @@ from partita.ir.expression import (
     Operand,
     Reduce,
     Size,
+    call,
     check_strings,
     literal,
 )
 from partita.ir.graph import Value
 from partita.ir.types import DType
+
+FEW = 16  # terms that are written out
 
 
 def size(dim: Dim) -> Expr:
@@ -68,11 +72,15 @@ def put(items: Sequence[Any], place: int, item: Any) -> tuple[Any, ...]:
     return (*items[:place], item, *items[place + 1 :])
 
 
+def aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
+    """Where a tensor of `shape`, which broadcasts to `indices`, is read: at 0 along axes of size 1."""
+    tail = indices[len(indices) - len(shape) :]
+    return [0 if is_one(dim) else index for index, dim in zip(tail, shape, strict=True)]
+
+
 def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:
-    """The element of `value` that broadcasts to `indices`, which may be more than its axes: those of size 1 are read at
-    0."""
-    aligned = indices[len(indices) - len(value.shape) :]
-    return load(value, *(0 if is_one(dim) else index for dim, index in zip(value.shape, aligned, strict=True)))
+    """The element of `value` that broadcasts to `indices`."""
+    return load(value, *aligned(indices, value.shape))
 
 
 def reduce(combine: str, axes: Sequence[Axis], body: Expr) -> Expr:
@@ -92,6 +100,14 @@ def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr]) -
     """`body(k0, k1, ...)` combined over the given extents."""
     axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))
     return reduce(combine, axes, body(*(Index(axis) for axis in axes)))
+
+
+def combination(combine: str, extents: Sequence[int], body: Callable[..., Expr]) -> Expr:
+    """As `reduction`, but written out where the terms are few."""
+    if math.prod(extents) > FEW:
+        return reduction(combine, extents, body)
+    terms = itertools.starmap(body, itertools.product(*map(range, extents)))
+    return functools.reduce(functools.partial(call, "add" if combine == "sum" else combine), terms)
 
 
 def lowest(dtype: DType) -> float | int:

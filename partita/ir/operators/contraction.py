@@ -10,7 +10,7 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, reduce, reduction, select, size, wide
+from partita.ir.formula import aligned, cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
 from partita.ir.operators.older import attribute_dropped
@@ -40,18 +40,12 @@ def matmul_of(node: Node, a: Sequence[Dim], b: Sequence[Dim], left: Element, rig
         row, column = rest[: len(a[-2:-1])], rest[len(a[-2:-1]) :]
 
         def term(k: Expr) -> Expr:
-            first, second = _aligned(lead, a[:-2]), _aligned(lead, b[:-2])
-            return wide(left(*first, *row, k)) * wide(right(*second, k, *column))
+            first, second = left(*aligned(lead, a[:-2]), *row, k), right(*aligned(lead, b[:-2]), k, *column)
+            return wide(first) * wide(second)
 
         return cast(reduction("sum", [depth], term), left(*[0] * len(a)).dtype)
 
     return compute((*batch, *a[-2:-1], *b[1:][-1:]), body)
-
-
-def _aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:
-    """Broadcast indices of an operand with fewer or unit leading dimensions."""
-    tail = indices[len(indices) - len(shape) :]
-    return [0 if dims.is_one(dim) else index for index, dim in zip(tail, shape, strict=True)]
 
 
 @computes("Gemm")

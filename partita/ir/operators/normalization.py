@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.expression import Axis, Computation, Expr, Index, call
-from partita.ir.formula import compute, load, reduce, select, size
+from partita.ir.expression import Computation, Expr, call
+from partita.ir.formula import combination, compute, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
 from partita.ir.operators.elementwise import broadcast
@@ -16,8 +16,6 @@ from partita.ir.operators.internal import DOMAIN, repeated
 from partita.ir.operators.older import attribute_dropped, with_trailing_axes
 from partita.ir.operators.registry import becomes, computes, decomposes, infers, keeps_type, upgrades
 from partita.ir.types import DType, TensorType, Type
-
-FEW_CHANNELS = 16  # in a window: the sum over so many is written out
 
 
 @computes("LRN")
@@ -28,15 +26,12 @@ def local_response_normalization(
     width: int = node.attributes["size"]
 
     def body(n: Expr, c: Expr, *rest: Expr) -> Expr:
-        def square(offset: int | Expr) -> Expr:
-            value = load(x, n, c + offset, *rest)
-            return select((c + offset >= 0) & (c + offset < size(x.shape[1])), value * value, 0)
+        def square(k: Expr | int) -> Expr:
+            near = c + (k - (width - 1) // 2)
+            value = load(x, n, near, *rest)
+            return select((near >= 0) & (near < size(x.shape[1])), value * value, 0)
 
-        first, near = -((width - 1) // 2), Axis("k", width)
-        if width <= FEW_CHANNELS:
-            total = sum(map(square, range(first + 1, first + width)), start=square(first))
-        else:
-            total = reduce("sum", [near], square(Index(near) + first))
+        total = combination("sum", [width], square)
         return load(x, n, c, *rest) / _power(total * (alpha / width) + bias, beta)
 
     return compute(x.shape, body)

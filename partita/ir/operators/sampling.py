@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
 import math
 from collections.abc import Sequence
 
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import all_within, cast, compute, load, lowest, reduction, select, size
+from partita.ir.formula import all_within, cast, combination, compute, load, lowest, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import clamped, linear_index, reflected, wrapped
-from partita.ir.operators.registry import becomes, computes, infers
+from partita.ir.operators.registry import becomes, computes
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
-from partita.ir.types import DType, TensorType
+from partita.ir.types import DType
 from partita.ir.window import window
-
-FEW = 16  # elements around a point: what is made of them is written out
 
 
 def sampled(
@@ -45,10 +41,7 @@ def sampled(
 
     if is_nearest:
         return _element(x, lead, low, padding, align_corners)
-    if count ** len(spatial) > FEW:
-        return reduction(combine, [count] * len(spatial), term)
-    terms = itertools.starmap(term, itertools.product(range(count), repeat=len(spatial)))
-    return functools.reduce(functools.partial(call, "add" if combine == "sum" else combine), terms)
+    return combination(combine, [count] * len(spatial), term)
 
 
 def _bent(place: Expr, dim: Dim, padding: str, align_corners: bool) -> Expr:
@@ -137,21 +130,15 @@ def deformable_convolution(
 # ---------------------------------------------------------------------- regions of interest
 
 
-@infers("RoiAlign")
-def roi_align_type(node: Node) -> TensorType:
-    x, _, batch = node.operands[:3]
-    height, width = (node.attributes.get(f"output_{side}", 1) for side in ("height", "width"))
-    return TensorType(x.tensor.dtype, (batch.shape[0], x.shape[1], height, width))
-
-
 @becomes("RoiAlign")
-def roi_align(build: Builder, node: Node, *, sampling_ratio: int = 0) -> Value:
+def roi_align(
+    build: Builder, node: Node, *, sampling_ratio: int = 0, output_height: int = 1, output_width: int = 1
+) -> Value:
     """How many points of a bin are read depends on the regions unless `sampling_ratio` says: the largest counts."""
-    points = build.ints([sampling_ratio] * 2)
+    points, bins = build.ints([sampling_ratio] * 2), (output_height, output_width)
     if not sampling_ratio:
-        largest = _largest_bin(build, node, [1, 0], [3, 2], roi_align_type(node).dims[2:])
-        points = observe(build, build("Max", largest, [1, 1]))
-    return build("RoiAlign", *node.operands, points, domain=DOMAIN, **node.attributes)
+        points = observe(build, build("Max", _largest_bin(build, node, [1, 0], [3, 2], bins), [1, 1]))
+    return build("RoiAlign", *node.operands, points, domain=DOMAIN, bins=bins, **node.attributes)
 
 
 def _largest_bin(build: Builder, node: Node, low: Sequence[int], high: Sequence[int], bins: Sequence[int]) -> Value:
@@ -166,18 +153,17 @@ def _largest_bin(build: Builder, node: Node, low: Sequence[int], high: Sequence[
 @computes("RoiAlign", domain=DOMAIN)
 def roi_align_points(
     node: Node, x: Value, rois: Value, batch: Value, *, coordinate_transformation_mode: str = "half_pixel",
-    mode: str = "avg", sampling_ratio: int = 0, spatial_scale: float = 1.0,
+    mode: str = "avg", sampling_ratio: int = 0, spatial_scale: float = 1.0, bins: Sequence[int],
 ) -> Computation:  # fmt: skip
     """Each bin is the mean, or the largest, of points in it; those more than 1 outside of the image count as 0."""
-    shape, points, is_mean = roi_align_type(node).dims, required_ints(node, 3), mode == "avg"
+    is_mean, is_half_pixel = mode == "avg", coordinate_transformation_mode == "half_pixel"
     combine = "sum" if is_mean else "max"
-    is_half_pixel = coordinate_transformation_mode == "half_pixel"
 
     def body(r: Expr, c: Expr, *out: Expr) -> Expr:
         corners = [load(rois, r, n) * spatial_scale - (0.5 if is_half_pixel else 0.0) for n in (1, 0, 3, 2)]
         first, last = corners[:2], corners[2:]
         side = [b - a if is_half_pixel else call("max", b - a, 1.0) for a, b in zip(first, last, strict=True)]
-        step = [s / shape[2 + n] for n, s in enumerate(side)]
+        step = [s / count for s, count in zip(side, bins, strict=True)]
         own = [literal(sampling_ratio, INT64) if sampling_ratio else cast(call("ceil", s), INT64) for s in step]
 
         def term(*k: Expr) -> Expr:
@@ -192,10 +178,10 @@ def roi_align_points(
             value = select(far[0] | far[1], 0, value)
             return select((k[0] < own[0]) & (k[1] < own[1]), value, 0.0 if is_mean else lowest(value.dtype))
 
-        total = reduction(combine, points, term)
+        total = reduction(combine, required_ints(node, 3), term)
         return total / cast(call("max", own[0] * own[1], 1), x.tensor.dtype) if is_mean else total
 
-    return compute(shape, body)
+    return compute((batch.shape[0], x.shape[1], *bins), body)
 
 
 @becomes("MaxRoiPool")
