@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import cast, compute, load, put, reduction, select, size
+from partita.ir.formula import cast, compute, load, only, put, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axes, required, required_ints
 from partita.ir.operators.elementwise import clip
@@ -23,7 +22,6 @@ from partita.ir.operators.registry import computes, decomposes, infers, sized_by
 from partita.ir.types import DType, TensorType, Type
 
 FLOAT32, FLOAT64, INT64 = DType.FLOAT32, DType.FLOAT64, DType.INT64
-Element = Callable[[Expr], Expr]
 CUBIC = -0.75  # the usual coefficient of cubic convolution
 
 
@@ -87,7 +85,7 @@ def resize_type(node: Node, x: Value) -> Type:
 @decomposes("Resize")
 def resize(
     build: Builder, node: Node, x: Value, roi: Value | None, scales: Value | None, sizes: Value | None, *,
-    coordinate_transformation_mode: str = "half_pixel", keep_aspect_ratio_policy: str = "stretch", antialias: int = 0,
+    coordinate_transformation_mode: str = "half_pixel", keep_aspect_ratio_policy: str = "stretch",
 ) -> Value:  # fmt: skip
     """Resizes the axes in turn; the results are the same as of all at once."""
     axes, given = _resized_axes(node), known(scales)
@@ -96,44 +94,37 @@ def resize(
         ratios = build("Div", build.cast(sizes, FLOAT32), build.cast(lengths, FLOAT32))
         chosen = build("ReduceMin" if keep_aspect_ratio_policy == "not_larger" else "ReduceMax", ratios, keepdims=1)
         scales = build("Expand", chosen, [len(axes)])
-    targets: list[Dim] | None = None
     if given is not None or known(sizes) is not None:
-        targets = _sizes(node)
-        extents = vector_of(build, targets)
+        extents = vector_of(build, _sizes(node))
     elif scales is not None:
         wide = build("Mul", build.cast(lengths, FLOAT32), scales)
         wide = wide if sizes is None else build("Add", wide, 0.5)
         extents = observe(build, build.cast(build("Floor", wide), INT64))
     else:
         extents = observe(build, node.operand(3))
-    is_cropped = coordinate_transformation_mode == "tf_crop_and_resize"
-    attributes = {key: content for key, content in node.attributes.items() if key != "axes"} | {"antialias": antialias}
+    targets, is_cropped = known(extents), coordinate_transformation_mode == "tf_crop_and_resize"
     for place, axis in enumerate(axes):
-        same = targets is not None and dims.same(targets[place], x.shape[axis])
-        if same and not is_cropped and (given is None or given[place] == 1):
+        is_same = targets is not None and dims.same(targets[place], x.shape[axis])
+        if is_same and not is_cropped and (given is None or given[place] == 1):
             continue
-        scale = None if scales is None else build("Gather", scales, build.constant(place, INT64))
-        span = _span(build, node, scale, x.shape[axis], place, extents)
+        scale = None if scales is None else build("Gather", scales, [place])
         extent = build("Gather", extents, [place])
+        span = _span(build, node, scale, x.shape[axis], extent)
         x = build("ResizeAxis", x, extent, scale, span, roi if is_cropped else None,
-                  domain=DOMAIN, axis=axis, place=place, **attributes)  # fmt: skip
+                  domain=DOMAIN, axis=axis, place=place, **node.attributes)  # fmt: skip
     return x
 
 
-def _span(build: Builder, node: Node, scale: Value | None, dim: Dim, place: int, sizes: Value) -> Value:
+def _span(build: Builder, node: Node, scale: Value | None, dim: Dim, extent: Value) -> Value:
     """How many elements an element is made of."""
     support = {"nearest": 0.5, "linear": 1.0, "cubic": 2.0}[node.attributes.get("mode", "nearest")]
     if not node.attributes.get("antialias", 0):
         return build.ints([int(2 * support)])
     if scale is None:
-        extent = build.cast(build("Gather", sizes, build.constant(place, INT64)), FLOAT32)
-        scale = build("Div", extent, build.cast(build.constant(dim, INT64), FLOAT32))
-    factor = known(scale)
-    if factor is not None:
-        return build.ints([2 * math.ceil(np.float32(support) / np.float32(min(factor.item(), 1)))])
-    wide = build("Div", support, build("Min", scale, 1))
-    count = build("Mul", build.cast(build("Ceil", wide), INT64), 2)
-    return observe(build, build("Unsqueeze", count, [0]))
+        scale = build("Div", build.cast(extent, FLOAT32), build.cast(vector_of(build, [dim]), FLOAT32))
+    half = build("Ceil", build("Div", support, build("Min", scale, 1)))
+    count = build("Mul", build.cast(half, INT64), 2)
+    return observe(build, count) if known(count) is None else count
 
 
 @computes("ResizeAxis", domain=DOMAIN)
@@ -141,16 +132,16 @@ def resize_axis(
     node: Node, x: Value, _: Value, given: Value | None, __: Value, roi: Value | None, *,
     axis: int, place: int, mode: str = "nearest", nearest_mode: str = "round_prefer_floor",
     coordinate_transformation_mode: str = "half_pixel", extrapolation_value: float = 0.0,
+    antialias: int = 0, exclude_outside: int = 0, cubic_coeff_a: float = CUBIC,
 ) -> Computation:  # fmt: skip
     """One axis: operands are the tensor, the size, the scale (or none: that of the sizes), how many elements one is
-    made of, and the region of interest."""
-    attributes, (extent,), (span,) = node.attributes, required_ints(node, 1), required_ints(node, 3)
+    made of, and the region of interest. What is between elements is their sum, weighted by a kernel, in float64."""
+    (extent,), (span,) = required_ints(node, 1), required_ints(node, 3)
     length, resized = cast(size(x.shape[axis]), FLOAT64), cast(size(extent), FLOAT64)
-    scale = resized / length if given is None else cast(load(given), FLOAT64)
+    scale = resized / length if given is None else cast(only(given), FLOAT64)
     kind = x.tensor.dtype if x.tensor.dtype.is_float else FLOAT32
-    ends = None
-    if roi is not None:
-        ends = [cast(load(roi, place + half * (roi.shape[0] // 2)), FLOAT64) for half in (0, 1)]
+    ends = None if roi is None else [cast(load(roi, place + n), FLOAT64) for n in (0, roi.shape[0] // 2)]
+    kernel, shrink = tent if mode == "linear" else keys(cubic_coeff_a), call("min", scale, 1.0) if antialias else 1.0
 
     def body(*i: Expr) -> Expr:
         origin = _origin(coordinate_transformation_mode, cast(i[axis], FLOAT64), scale, length, resized, ends)
@@ -159,55 +150,40 @@ def resize_axis(
         def element(position: Expr) -> Expr:
             return load(x, *put(i, axis, clamped(position, x.shape[axis])))
 
+        def weight(position: Expr) -> Expr:
+            result = kernel((cast(position, FLOAT64) - origin) * shrink)
+            return select((position >= 0) & (position < size(x.shape[axis])), result, 0) if exclude_outside else result
+
+        def total(term: Callable[[Expr], Expr]) -> Expr:
+            return reduction("sum", [span], lambda k: term(base + k - size(dims.floor_div(span, 2)) + 1))
+
         if mode == "nearest":
             rest = origin - cast(base, FLOAT64)
             after = {"round_prefer_floor": rest > 0.5, "round_prefer_ceil": rest >= 0.5, "floor": rest >= 1}
             result = element(base + select(after.get(nearest_mode, rest > 0), literal(1, INT64), 0))
         else:
-            total = _interpolated(attributes, origin, base, scale, (span, x.shape[axis]), element)
-            result = cast(cast(total, kind), x.tensor.dtype)
+            result = total(lambda position: weight(position) * cast(element(position), FLOAT64))
+            result = result / total(weight) if exclude_outside or antialias else result
+            result = cast(cast(result, kind), x.tensor.dtype)
         return result if ends is None else select((origin < 0) | (origin > length - 1), extrapolation_value, result)
 
     return compute(put(x.shape, axis, extent), body)
 
 
-def _origin(mode: str, place: Expr, scale: Expr, length: Expr, extent: Expr, ends: list[Expr] | None) -> Expr:
+def _origin(mode: str, place: Expr, scale: Expr, length: Expr, extent: Expr, ends: Sequence[Expr] | None) -> Expr:
     """Where in the operand an element of the result lies."""
     resized, half_pixel = scale * length, (place + 0.5) / scale - 0.5
-    is_point = call("eq", resized, 1.0)
-    if ends is not None:
-        width = (ends[1] - ends[0]) * (length - 1)
-        return select(is_point, width / 2, place * width / (resized - 1)) + ends[0] * (length - 1)
+    is_point, (first, last) = call("eq", resized, 1.0), ends or (0.0, 1.0)
+    width = (last - first) * (length - 1)
     return {
         "half_pixel": half_pixel,
         "align_corners": select(is_point, 0.0, place * (length - 1) / (resized - 1)),
         "asymmetric": place / scale,
+        "tf_crop_and_resize": select(is_point, width / 2, place * width / (resized - 1)) + first * (length - 1),
         "tf_half_pixel_for_nn": (place + 0.5) / scale,  # until opset 13
         "pytorch_half_pixel": select(is_point, -0.5, half_pixel),
         "half_pixel_symmetric": length / 2 * (1 - extent / resized) + half_pixel,
     }[mode]
-
-
-def _interpolated(
-    attributes: dict[str, Any], origin: Expr, base: Expr, scale: Expr, extents: tuple[Dim, Dim], element: Element
-) -> Expr:
-    """The sum of elements around `origin`, which lies behind `base`, weighted by the kernel, as float64; `extents` are
-    how many they are, and the length of the axis."""
-    (span, length), exclude = extents, attributes.get("exclude_outside", 0)
-    kernel = tent if attributes["mode"] == "linear" else keys(attributes.get("cubic_coeff_a", CUBIC))
-    shrink = call("min", scale, 1.0) if attributes["antialias"] else literal(1.0, FLOAT64)
-
-    def weighted(content: Element | None) -> Expr:
-        def term(k: Expr) -> Expr:
-            position = base + k - size(dims.floor_div(span, 2)) + 1
-            weight = kernel((cast(position, FLOAT64) - origin) * shrink)
-            weight = select((position >= 0) & (position < size(length)), weight, 0) if exclude else weight
-            return weight if content is None else weight * cast(content(position), FLOAT64)
-
-        return reduction("sum", [span], term)
-
-    total = weighted(element)
-    return total / weighted(None) if exclude or attributes["antialias"] else total
 
 
 # ---------------------------------------------------------------------- older opsets
