@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -10,7 +12,7 @@ from partita.ir.expression import Expr, call, literal
 from partita.ir.formula import cast, load, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import becomes, infers, performs
-from partita.ir.procedure import Loops, Procedure, Store, current, each, over, procedure, store, temporary
+from partita.ir.procedure import Loops, Procedure, current, each, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -91,31 +93,30 @@ def linear_attention(
         return cast(load(source, *indices), kind)
 
     keys, values = read(key, row, t, h * size(depth) + d), read(value, row, t, h * size(width) + m)
-    steps: list[Store | Loops] = []
+    held, found = current(state, [d, m]), current(fresh, [m])
+
+    def find(share: Expr) -> tuple[Loops, Loops]:
+        """The sums of what the state holds, with a share of each key, into `fresh`."""
+        return each([m], store(fresh, [m], 0)), each([d, m], store(fresh, [m], found + held * share))
+
+    fade: Sequence[Loops] = ()
+    learn: Sequence[Loops] = [each([m], store(fresh, [m], values))]
     if decay is not None:
         place = select(call("eq", size(decay.shape[2]), kept), h, h * size(depth) + d)  # per head, or per key
-        steps.append(each([d], store(fading, [d], call("exp", read(decay, row, t, place)))))
-        steps.append(each([d, m], store(state, [d, m], current(state, [d, m]) * current(fading, [d]))))
-    if beta is None:
-        steps.append(each([m], store(fresh, [m], values)))
-    else:
+        fade = [
+            each([d], store(fading, [d], call("exp", read(decay, row, t, place)))),
+            each([d, m], store(state, [d, m], held * current(fading, [d]))),
+        ]
+    if beta is not None:
         rate = read(beta, row, t, select(call("eq", size(beta.shape[2]), 1), 0 * h, h))
-        steps.append(each([m], store(fresh, [m], 0)))
-        steps.append(each([d, m], store(fresh, [m], current(fresh, [m]) + current(state, [d, m]) * keys)))
-        steps.append(each([m], store(fresh, [m], rate * (values - current(fresh, [m])))))
-    steps.append(each([d, m], store(state, [d, m], current(state, [d, m]) + keys * current(fresh, [m]))))
+        learn = [*find(keys), each([m], store(fresh, [m], rate * (values - found)))]
+    take = each([d, m], store(state, [d, m], held + keys * found))
     group = over("group", readers)
     reader = h * readers + group
-    asked = read(query, row, t, reader * size(depth) + d)
-    answer = cast(current(fresh, [m]) * factor, query.tensor.dtype)
-    read_state = each(
-        [group],
-        each([m], store(fresh, [m], 0)),
-        each([d, m], store(fresh, [m], current(fresh, [m]) + asked * current(state, [d, m]))),
-        each([m], store(node.outputs[0], [row, t, reader * size(width) + m], answer)),
-    )
+    answer = store(node.output, [row, t, reader * size(width) + m], cast(found * factor, query.tensor.dtype))
+    read_state = each([group], *find(read(query, row, t, reader * size(depth) + d)), each([m], answer))
     begin = each([d, m], store(state, [d, m], 0.0 if past is None else read(past, row, h, d, m)))
-    nests = [begin, each([t], *steps, read_state)]
+    nests = [begin, each([t], *fade, *learn, take, read_state)]
     if len(node.outputs) > 1:
         present = node.outputs[1]
         nests.append(each([d, m], store(present, [row, h, d, m], cast(current(state, [d, m]), present.tensor.dtype))))

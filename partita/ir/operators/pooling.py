@@ -120,15 +120,11 @@ def max_unpool_type(node: Node, x: Value, _: Value, shape: Value | None) -> Type
 
 
 @performs("MaxUnpool")
-def max_unpool(node: Node, x: Value, indices: Value) -> Procedure:
+def max_unpool(node: Node, x: Value, indices: Value, given: Value | None) -> Procedure:
     """Each element at the place in the pooled image that its index tells; zeros elsewhere."""
     y, i, shape = node.output, indices_over(x.shape), _unpooled(node)
     place = indices_at(wrapped(load(indices, *i), dims.product(shape)), shape)
-    is_inside = all_within(
-        (index, new)
-        for index, old, new in zip(place, shape, y.shape, strict=True)
-        if not (dims.all_static([old, new]) and old <= new)
-    )
+    is_inside = None if given is None else all_within(zip(place, y.shape, strict=True))
     zero = fill(y, lambda *i: literal(0, y.tensor.dtype))
     return Procedure((once(zero), each(i, store(y, place, load(x, *i), is_inside))))
 

@@ -99,8 +99,7 @@ def _factors(length: Dim) -> list[int]:
 def _roots(build: Builder, length: Dim, sign: float) -> Value:
     """`exp(sign * 2 pi i k / length)` for every k: [2, length]."""
     limit = build("Reshape", vector_of(build, [length]), [])
-    places = build("Range", build.constant(0, INT64), limit, build.constant(1, INT64))
-    turn = build("Div", build.cast(places, DOUBLE), build.cast(limit, DOUBLE))
+    turn = build("Div", build.cast(build("Range", 0, limit, 1), DOUBLE), build.cast(limit, DOUBLE))
     angle = build("Unsqueeze", build("Mul", turn, sign * 2 * math.pi), [0])
     return build("Concat", build("Cos", angle), build("Sin", angle), axis=0)
 
