@@ -37,6 +37,14 @@ def share_parameter(value: Value, target: Graph) -> Value:
     return copy
 
 
+def embed(body: Graph, target: Graph, inputs: Sequence[Value]) -> list[Value]:
+    """Copies all that `body` computes into `target`, where `inputs` are its inputs; gives its outputs."""
+    mapping = dict(zip(body.inputs, inputs, strict=True))
+    mapping |= {value: share_parameter(value, target) for value in body.parameters}
+    copy_nodes(body.nodes, target, mapping)
+    return [mapping[output] for output in body.outputs]
+
+
 def extract(
     graph: Graph, nodes: Sequence[Node], name: str, *, share_parameters: bool
 ) -> tuple[Graph, list[Value], list[Value]]:

@@ -84,14 +84,14 @@ def _own_types(node: Node) -> Sequence[Type | None]:
         scalars = [TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())]
         return [*scalars, *(value.type if value is not None else None for value in plain(node)[2:])]
     if node.op_type == "Scan":
-        scanned = _scanned(node)
+        scanned = scanned_axes(node)
         states = [value.type for value in plain(node)[: len(plain(node)) - len(scanned)] if value is not None]
         elements = ((x.tensor.dtype, (*x.shape[:axis], *x.shape[axis + 1 :])) for x, axis in scanned)
         return [*states, *(TensorType(dtype, shape) for dtype, shape in elements)]
     return []
 
 
-def _scanned(node: Node) -> list[tuple[Value, int]]:
+def scanned_axes(node: Node) -> list[tuple[Value, int]]:
     """The operands of a Scan that are scanned, and along which axes."""
     count = node.attributes["num_scan_inputs"]
     operands = [value for value in plain(node) if value is not None]
@@ -154,7 +154,7 @@ def repeated(node: Node) -> list[Type]:
     """What is carried at the end, then what all steps give, beside each other."""
     enter(node)
     body: Graph = node.attributes["body"]
-    scanned = _scanned(node) if node.op_type == "Scan" else []
+    scanned = scanned_axes(node) if node.op_type == "Scan" else []
     first, skipped = (
         (2, 1) if node.op_type == "Loop" else (0, 0)
     )  # before what is carried, among the body's inputs and outputs

@@ -19,12 +19,12 @@ from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.contents import normalized_axis
-from partita.ir.operators.control_flow import captured, plain
+from partita.ir.operators.control_flow import captured, plain, scanned_axes
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.operators.older import attribute_dropped, value_renamed
 from partita.ir.operators.registry import decomposes, infers, upgrades
 from partita.ir.schema import NEWEST_OPSET
-from partita.ir.subgraph import copy_nodes, share_parameter
+from partita.ir.subgraph import embed
 from partita.ir.types import DType, TensorType, Type, UnknownType
 
 FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
@@ -50,15 +50,10 @@ def empty_body(build: Builder, name: str) -> Graph:
 
 @decomposes("Scan")
 def scan_as_loop(
-    build: Builder, node: Node, *, body: Graph, num_scan_inputs: int,
-    scan_input_axes: Sequence[int] = (), scan_input_directions: Sequence[int] = (),
-) -> Sequence[Value]:  # fmt: skip
-    operands, outside = [value for value in plain(node) if value is not None], captured(node)
-    count = len(operands) - num_scan_inputs
-    states, scanned = operands[:count], operands[count:]
-    axes = scan_input_axes or (0,) * num_scan_inputs
-    axes = [normalized_axis(node, axis, len(x.shape)) for axis, x in zip(axes, scanned, strict=True)]
-    captures = [length_of(build, scanned[0], axes[0]), *scanned, *outside]
+    build: Builder, node: Node, *, body: Graph, num_scan_inputs: int, scan_input_directions: Sequence[int] = ()
+) -> Sequence[Value]:
+    scanned, count = scanned_axes(node), len(plain(node)) - num_scan_inputs
+    captures = [length_of(build, *scanned[0]), *node.operands[count:]]
     loop = empty_body(build, body.name)
     inner = Builder(loop, node.name)
     step = loop.add_input(loop.unique_name("step"), TensorType(DType.INT64, ()))
@@ -67,18 +62,17 @@ def scan_as_loop(
     length, *shared = (loop.add_input(loop.unique_name(value.name), value.type) for value in captures)
     for own, value in zip((length, *shared), captures, strict=True):
         own.known = value.known
-    last = inner("Sub", inner("Sub", length, 1), step) if any(scan_input_directions) else step
+    directions = scan_input_directions or (0,) * num_scan_inputs
+    last = inner("Sub", inner("Sub", length, 1), step) if any(directions) else step
     slices = [
         inner("Element", x, last if is_backward else step, domain=DOMAIN, axis=axis)
-        for x, axis, is_backward in zip(shared, axes, scan_input_directions or (0,) * num_scan_inputs, strict=False)
+        for x, (_, axis), is_backward in zip(shared, scanned, directions, strict=False)
     ]
-    mapping = dict(zip(body.inputs, [*carried, *slices, *shared[num_scan_inputs:]], strict=True))
-    mapping |= {value: share_parameter(value, loop) for value in body.parameters}
-    copy_nodes(body.nodes, loop, mapping)
-    loop.set_outputs([again, *(mapping[output] for output in body.outputs)])
+    loop.set_outputs([again, *embed(body, loop, [*carried, *slices, *shared[num_scan_inputs:]])])
     results = build.node(
-        "Loop", captures[0], None, *states, *captures, outputs=len(node.outputs), body=loop, captures=len(captures)
-    )
+        "Loop", captures[0], None, *node.operands[:count], *captures,
+        outputs=len(node.outputs), body=loop, captures=len(captures),
+    )  # fmt: skip
     return [*results[:count], *_stacked(build, node, results[count:])]
 
 
@@ -128,19 +122,17 @@ def _masked(body: Graph, count: int, scanned: int) -> Graph:
     """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
     says whether the sequence still runs."""
     masked = Graph(body.name, body.prefix, body.opsets)
-    mapping = {value: masked.add_input(value.name, value.type) for value in body.inputs[:scanned]}
+    inputs = [masked.add_input(value.name, value.type) for value in body.inputs[:scanned]]
     is_running = masked.add_input(masked.unique_name("running"), UnknownType())
-    mapping |= {value: masked.add_input(value.name, value.type) for value in body.inputs[scanned:]}
-    mapping |= {value: share_parameter(value, masked) for value in body.parameters}
-    copy_nodes(body.nodes, masked, mapping)
+    inputs += [masked.add_input(value.name, value.type) for value in body.inputs[scanned:]]
+    values = embed(body, masked, inputs)
     kind = TensorType(DType.INT64, ())
     zero = masked.add_parameter(masked.unique_name("zero"), kind, lambda: np.zeros((), np.int64), is_constant=True)
 
     def node(op_type: str, *operands: Value) -> Value:
         return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
 
-    values = [mapping[output] for output in body.outputs]
-    others = [mapping[state] for state in body.inputs[:count]] + [node("CastLike", zero, v) for v in values[count:]]
+    others = [*inputs[:count], *(node("CastLike", zero, value) for value in values[count:])]
     masked.set_outputs(node("Where", is_running, *pair) for pair in zip(values, others, strict=True))
     return masked
 
