@@ -57,10 +57,10 @@ def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
     return build.ints(sizes) if dims.all_static(sizes) else build("Dims", domain=DOMAIN, dims=tuple(sizes), rank=1)
 
 
-def repeated(build: Builder, vector: Value, count: int) -> Value:
+def repeated(build: Builder, vector: Value, count: Dim) -> Value:
     """Each element of a vector `count` times."""
     column = build("Unsqueeze", vector, [1])
-    return build("Reshape", build("Expand", column, [1, count]), [-1])
+    return build("Reshape", build("Expand", column, vector_of(build, [1, count])), [-1])
 
 
 @propagates("Region", "Fused", domain=DOMAIN)

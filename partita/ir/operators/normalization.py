@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from partita.errors import ModelError, ShapeError
+from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Computation, Expr, call
@@ -209,8 +209,6 @@ def inference_only(
 @upgrades("GroupNormalization", before=21)
 def statistics_per_channel(build: Builder, node: Node, x: Value, *parameters: Value) -> None:
     """Scale and bias came per group."""
-    groups, channels = node.attributes["num_groups"], x.shape[1]
-    if not dims.is_static(channels):
-        raise ShapeError(f"{node.describe()}: the number of channels must be known; fix it with `shapes`")
+    count = dims.floor_div(x.shape[1], node.attributes["num_groups"])
     for index, parameter in enumerate(parameters, start=1):
-        build.graph.set_input(node, index, repeated(build, parameter, channels // groups))
+        build.graph.set_input(node, index, repeated(build, parameter, count))
