@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Expr, Operand
+from partita.ir.expression import Expr, Operand, call, literal
 from partita.ir.formula import all_within, select, size
 from partita.ir.graph import Node
+from partita.ir.types import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,3 +100,25 @@ def window(node: Node, spatial: Sequence[Dim], kernel: Sequence[Dim]) -> Window:
         end.append(last)
         output.append(dims.simplified(size_out))
     return Window(tuple(spatial), tuple(kernel), strides, dilations, tuple(begin), tuple(end), tuple(output), ceil)
+
+
+def pool_window(node: Node) -> Window:
+    """The window of a pool over all spatial axes of its operand."""
+    return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"])
+
+
+def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
+    """Of how many elements an AveragePool takes the mean at an output position."""
+    view, total = pool_window(node), literal(1, DType.INT64)
+    for n, dim in enumerate(view.spatial):
+        kernel, stride, dilation, begin = view.kernel[n], view.strides[n], view.dilations[n], view.begin[n]
+        low, high = (-begin, dim + view.end[n]) if node.attributes.get("count_include_pad", 0) else (0, dim)
+        overhang = (view.output[n] - 1) * stride - begin + dilation * (kernel - 1)
+        if dims.all_static([low, high, overhang, begin]) and -begin >= low and overhang < high:
+            total = total * size(kernel)
+            continue
+        start = out[n] * stride - size(begin)
+        before = call("max", (size(low) - start + (dilation - 1)) // dilation, 0)
+        end = call("min", (size(high) - start + (dilation - 1)) // dilation, size(kernel))
+        total = total * (end - before)
+    return total

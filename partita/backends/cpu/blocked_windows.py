@@ -12,8 +12,8 @@ from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.ir.expression import Computation, Expr, Load
 from partita.ir.formula import cast, compute
-from partita.ir.operators.pooling import averaged_count
 from partita.ir.types import DType
+from partita.ir.window import averaged_count
 
 ELEMENTS = 20  # of a window a nanosecond, on one thread
 

@@ -19,11 +19,7 @@ from partita.ir.operators.registry import computes, infers, performs, upgrades
 from partita.ir.operators.transposed import from_windows, window_onto
 from partita.ir.procedure import Procedure, each, fill, indices_over, once, store
 from partita.ir.types import DType, TensorType, Type
-from partita.ir.window import Window, window
-
-
-def pool_window(node: Node) -> Window:
-    return window(node, node.operand(0).shape[2:], node.attributes["kernel_shape"])
+from partita.ir.window import averaged_count, pool_window, window
 
 
 def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: float = 0) -> Computation:
@@ -75,23 +71,6 @@ def _norm(p: int) -> Reduction:
         return REDUCTIONS["ReduceL2"]
     powers = (lambda e: call("pow", call("abs", e), float(p))), (lambda total, count: call("pow", total, 1 / p))
     return Reduction("sum", *powers)
-
-
-def averaged_count(node: Node, out: Sequence[Expr]) -> Expr:
-    """Of how many elements an AveragePool takes the mean at an output position."""
-    view, total = pool_window(node), literal(1, DType.INT64)
-    for n, dim in enumerate(view.spatial):
-        kernel, stride, dilation, begin = view.kernel[n], view.strides[n], view.dilations[n], view.begin[n]
-        low, high = (-begin, dim + view.end[n]) if node.attributes.get("count_include_pad", 0) else (0, dim)
-        overhang = (view.output[n] - 1) * stride - begin + dilation * (kernel - 1)
-        if dims.all_static([low, high, overhang, begin]) and -begin >= low and overhang < high:
-            total = total * size(kernel)
-            continue
-        start = out[n] * stride - size(begin)
-        before = call("max", (size(low) - start + (dilation - 1)) // dilation, 0)
-        end = call("min", (size(high) - start + (dilation - 1)) // dilation, size(kernel))
-        total = total * (end - before)
-    return total
 
 
 @computes("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
