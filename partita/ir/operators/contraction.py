@@ -72,19 +72,24 @@ def convolution(node: Node, x: Value, w: Value, bias: Value | None) -> Computati
     return result if addend is None else Computation(result.axes, result.body + addend)
 
 
-def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element) -> Computation:
-    """The sums of a convolution of `x` with `w`, of elements that `left` and `right` give."""
-    group = node.attributes.get("group", 1)
-    channels, per_group, outputs = x.shape[1], w.shape[1], w.shape[0]
+def kernel_of(node: Node, x: Value, w: Value, channels: Dim) -> tuple[Dim, ...]:
+    """The sizes of the kernel, for weights that take so many `channels` in all groups; `ShapeError` where input, weights
+    and attributes do not fit."""
+    group, kernel = node.attributes.get("group", 1), tuple(node.attributes.get("kernel_shape", w.shape[2:]))
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
         raise ShapeError(f"{node.describe()}: input and weights must have one rank, 3 or more")
-    if group < 1 or not dims.may_equal(channels, per_group * group) or not dims.may_be_multiple(outputs, group):
-        raise ShapeError(
-            f"{node.describe()}: {channels} input and {outputs} output channels in {group} groups of {per_group}"
-        )
-    view = window(node, x.shape[2:], node.attributes.get("kernel_shape", w.shape[2:]))
-    if not all(map(dims.may_equal, view.kernel, w.shape[2:])):
-        raise ShapeError(f"{node.describe()}: kernel_shape {view.kernel} differs from the weights'")
+    if group < 1 or not dims.may_equal(x.shape[1], channels) or not dims.may_be_multiple(w.shape[0], group):
+        wanted = f"weights of {channels}, of shape {w.shape}"
+        raise ShapeError(f"{node.describe()}: {x.shape[1]} channels in {group} groups for {wanted}")
+    if not all(map(dims.may_equal, kernel, w.shape[2:])):
+        raise ShapeError(f"{node.describe()}: kernel_shape {kernel} differs from the weights', of shape {w.shape}")
+    return kernel
+
+
+def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element) -> Computation:
+    """The sums of a convolution of `x` with `w`, of elements that `left` and `right` give."""
+    group, (outputs, per_group) = node.attributes.get("group", 1), w.shape[:2]
+    view = window(node, x.shape[2:], kernel_of(node, x, w, per_group * group))
 
     def body(n: Expr, o: Expr, *out: Expr) -> Expr:
         def term(c: Expr, *inner: Expr) -> Expr:

@@ -144,12 +144,6 @@ value_renamed("GRU", before=3, attribute="direction", values={"foward": "forward
 
 Values = tuple[Value, ...]
 Functions = list[Callable[[Builder, Value], Value]]
-Step = Callable[..., Values]
-"""What a layer does in a step: the new state, hidden first, from the input's share of all gates with the sum of all
-biases, the state, what it reads of weights, and its activations."""
-Prepare = Callable[[int, Value, Values], tuple[Values, Values]]
-"""What a direction reads of weights, and the biases of all gates: from its recurrent weights `[hidden, gates * hidden]`
-and the biases of the input and of the state, if there are any."""
 
 _ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
 _DEFAULTS: dict[str, tuple[float, ...]] = {  # of alpha and beta
@@ -202,68 +196,60 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
     return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
-# ---------------------------------------------------------------------- the layers
-
-
-@decomposes("RNN")
-def rnn(build: Builder, node: Node) -> Sequence[Value]:
-    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
-        return (functions[0](inner, inner("Add", inner("MatMul", *state, *weights), x)),)
-
-    return _layer(build, node, step, lambda _, weight, biases: ((weight,), biases))
-
-
-@decomposes("LSTM")
-def lstm(build: Builder, node: Node, *, input_forget: int = 0) -> Sequence[Value]:
-    given = node.input(7)
-
-    def prepare(direction: int, weight: Value, biases: Values) -> tuple[Values, Values]:
-        peepholes = () if given is None else equal_parts(build, part(build, given, direction), 3)
-        return (weight, *peepholes), biases
-
-    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
-        (hidden, memory), (f, g, h) = state, functions
-
-        def seen(gate: Value, place: int, content: Value) -> Value:
-            return gate if given is None else inner("Add", gate, inner("Mul", weights[1 + place], content))
-
-        i, o, forget, c = equal_parts(inner, inner("Add", inner("MatMul", hidden, weights[0]), x), 4)
-        i = f(inner, seen(i, 0, memory))
-        forget = inner("Sub", 1, i) if input_forget else f(inner, seen(forget, 2, memory))
-        kept = inner("Add", inner("Mul", forget, memory), inner("Mul", i, g(inner, c)))
-        o = f(inner, seen(o, 1, kept))
-        return inner("Mul", o, h(inner, kept)), kept
-
-    return _layer(build, node, step, prepare)
-
-
-@decomposes("GRU")
-def gru(build: Builder, node: Node, *, linear_before_reset: int = 0) -> Sequence[Value]:
-    """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
-    hidden = node.operand(2).shape[2]
-    gates = 2 * hidden  # elements of update and reset; then the candidate's
-
-    def prepare(direction: int, weight: Value, biases: Values) -> tuple[Values, Values]:
-        weights = cut(build, weight, gates)
-        if linear_before_reset and biases:
+def _weights(build: Builder, node: Node, direction: int) -> tuple[Values, Values]:
+    """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases of all gates, or none."""
+    hidden, recurrent = node.operand(2).shape[2], part(build, node.operand(2), direction)
+    weights: Values = (build("Transpose", recurrent, perm=(1, 0)),)
+    biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), direction), 2)
+    if node.op_type == "LSTM" and node.input(7) is not None:
+        weights += equal_parts(build, part(build, node.operand(7), direction), 3)
+    if node.op_type == "GRU":
+        gates = 2 * hidden  # elements of update and reset; then the candidate's
+        weights = cut(build, weights[0], gates)
+        if biases and node.attributes.get("linear_before_reset", 0):
             early, late = cut(build, biases[1], gates)
             biases, weights = (biases[0], build("Pad", early, vector_of(build, [0, hidden]))), (*weights, late)
-        return weights, biases
+    return weights, biases
 
-    def step(inner: Builder, x: Value, state: Values, weights: Values, functions: Functions) -> Values:
-        (old,), (f, g) = state, functions
-        early, late = cut(inner, x, gates)
-        total = inner("Add", inner("MatMul", old, weights[0]), early)
-        z, r = (f(inner, gate) for gate in equal_parts(inner, total, 2))
-        if linear_before_reset:
-            linear = inner("MatMul", old, weights[1])
-            candidate = inner("Mul", r, inner("Add", linear, weights[2]) if weights[2:] else linear)
-        else:
-            candidate = inner("MatMul", inner("Mul", r, old), weights[1])
-        fresh = g(inner, inner("Add", late, candidate))
-        return (inner("Add", inner("Mul", inner("Sub", 1, z), fresh), inner("Mul", z, old)),)
 
-    return _layer(build, node, step, prepare)
+# ---------------------------------------------------------------------- steps
+# They give the new state, hidden first, from the input's share of all gates with all biases, and the state.
+
+
+def rnn(build: Builder, node: Node, functions: Functions, x: Value, state: Values, weights: Values) -> Values:
+    return (functions[0](build, build("Add", build("MatMul", *state, *weights), x)),)
+
+
+def lstm(build: Builder, node: Node, functions: Functions, x: Value, state: Values, weights: Values) -> Values:
+    (hidden, memory), (f, g, h), (weight, *peepholes) = state, functions, weights
+
+    def seen(gate: Value, place: int, content: Value) -> Value:
+        return build("Add", gate, build("Mul", peepholes[place], content)) if peepholes else gate
+
+    i, o, forget, c = equal_parts(build, build("Add", build("MatMul", hidden, weight), x), 4)
+    i = f(build, seen(i, 0, memory))
+    is_tied = node.attributes.get("input_forget", 0)
+    forget = build("Sub", 1, i) if is_tied else f(build, seen(forget, 2, memory))
+    kept = build("Add", build("Mul", forget, memory), build("Mul", i, g(build, c)))
+    o = f(build, seen(o, 1, kept))
+    return build("Mul", o, h(build, kept)), kept
+
+
+def gru(build: Builder, node: Node, functions: Functions, x: Value, state: Values, weights: Values) -> Values:
+    """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
+    (old,), (f, g), (first, second, *bias) = state, functions, weights
+    early, late = cut(build, x, first.shape[1])
+    z, r = (f(build, gate) for gate in equal_parts(build, build("Add", build("MatMul", old, first), early), 2))
+    if node.attributes.get("linear_before_reset", 0):
+        linear = build("MatMul", old, second)
+        candidate = build("Mul", r, build("Add", linear, *bias) if bias else linear)
+    else:
+        candidate = build("MatMul", build("Mul", r, old), second)
+    fresh = g(build, build("Add", late, candidate))
+    return (build("Add", build("Mul", build("Sub", 1, z), fresh), build("Mul", z, old)),)
+
+
+# ---------------------------------------------------------------------- the layers
 
 
 @infers("RNN", "GRU", "LSTM")
@@ -277,10 +263,8 @@ def layer_types(
     return [TensorType(x.tensor.dtype, shape) for shape in (steps, last, last)][: len(node.outputs)]
 
 
-# ---------------------------------------------------------------------- the steps
-
-
-def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence[Value]:
+@decomposes("RNN", "GRU", "LSTM")
+def layer(build: Builder, node: Node) -> Sequence[Value]:
     """All directions beside each other. Where the batch comes first: as where it does not, turned."""
     if node.attributes.get("layout", 0):
         turn = functools.partial(build, "Transpose", perm=(1, 0, 2))
@@ -290,12 +274,11 @@ def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence
         return [build("Transpose", y, perm=(2, 0, 1, 3)), *map(turn, states)]
     name, functions, found = node.attributes.get("direction", "forward"), activations(node), []
     for d in range(2 if name == "bidirectional" else 1):
-        w, r = (build("Transpose", part(build, node.operand(n), d), perm=(1, 0)) for n in (1, 2))
-        biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), d), 2)
-        weights, biases = prepare(d, r, biases)
+        weights, biases = _weights(build, node, d)
+        w = build("Transpose", part(build, node.operand(1), d), perm=(1, 0))
         x = build("MatMul", node.operand(0), w)
-        x = build("Add", x, functools.reduce(functools.partial(build, "Add"), biases)) if biases else x
-        found.append(_direction(build, node, functools.partial(step, functions=functions[d]), x, weights, d))
+        x = build("Add", x, build("Add", *biases)) if biases else x
+        found.append(_direction(build, node, functions[d], x, weights, d))
     outputs = []
     for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
         wide = [build("Unsqueeze", p, [axis]) for p in parts]
@@ -303,7 +286,9 @@ def _layer(build: Builder, node: Node, step: Step, prepare: Prepare) -> Sequence
     return outputs
 
 
-def _direction(build: Builder, node: Node, step: Step, gates: Value, weights: Values, direction: int) -> Values:
+def _direction(
+    build: Builder, node: Node, functions: Functions, gates: Value, weights: Values, direction: int
+) -> Values:
     """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
     is_backward = direction == 1 or node.attributes.get("direction") == "reverse"
     lengths = None if node.input(4) is None else build.cast(node.operand(4), DType.INT64)
@@ -322,7 +307,8 @@ def _direction(build: Builder, node: Node, step: Step, gates: Value, weights: Va
     body, count, scanned = empty_body(build, "steps"), len(states), [turned(gates)]
     kinds = [*(v.type for v in states), TensorType(gates.tensor.dtype, gates.shape[1:]), *(v.type for v in weights)]
     inner = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
-    new = step(Builder(body, node.name), inner[count], inner[:count], inner[count + 1 :])
+    step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
+    new = step(Builder(body, node.name), node, functions, inner[count], inner[:count], inner[count + 1 :])
     body.set_outputs([*new, new[0]])
     if lengths is not None:
         steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])

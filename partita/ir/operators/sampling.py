@@ -11,6 +11,7 @@ from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import all_within, cast, combination, compute, load, lowest, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
+from partita.ir.operators.contraction import kernel_of
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
@@ -108,7 +109,7 @@ def deformable_convolution(
     group: int = 1, offset_group: int = 1,
 ) -> Computation:  # fmt: skip
     """A convolution whose window's places are moved by offsets from data, and weighted by a mask."""
-    view = window(node, x.shape[2:], node.attributes.get("kernel_shape", w.shape[2:]))
+    view = window(node, x.shape[2:], kernel_of(node, x, w, w.shape[1] * group))
     rank, taps = len(view.kernel), math.prod(view.kernel)
     outputs, per_group = w.shape[:2]
 

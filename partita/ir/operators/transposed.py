@@ -21,6 +21,7 @@ from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import cast, compute, load, put, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
+from partita.ir.operators.contraction import kernel_of
 from partita.ir.operators.internal import DOMAIN, repeated, vector_of
 from partita.ir.operators.movement import linear_index
 from partita.ir.operators.older import with_trailing_axes
@@ -36,7 +37,7 @@ def window_onto(node: Node, places: Sequence[Dim], kernel: Sequence[Dim]) -> Win
     strides, dilations, pads = geometry(node, rank, kernel)
     extra, wanted = attributes.get("output_padding", (0,) * rank), attributes.get("output_shape")
     automatic, begin, spatial = attributes.get("auto_pad", "NOTSET"), list(pads[:rank]), []
-    if rank < 1 or len(extra) != rank:
+    if len(extra) != rank:
         raise ModelError(f"{node.describe()}: output_padding must fit {rank} spatial axes")
     for n, dim in enumerate(places):
         full = dims.simplified(strides[n] * (dim - 1) + extra[n] + dilations[n] * (kernel[n] - 1) + 1)
@@ -64,15 +65,8 @@ def from_windows(view: Window, out: Sequence[Expr], inner: Sequence[Expr], eleme
 
 
 def _spread(node: Node) -> Window:
-    (x, w), group = node.operands[:2], node.attributes.get("group", 1)
-    kernel = node.attributes.get("kernel_shape", w.shape[2:])
-    if len(w.shape) != len(x.shape) or group < 1:
-        raise ModelError(f"{node.describe()}: weights and group must fit {len(x.shape) - 2} spatial axes")
-    if not all(map(dims.may_equal, kernel, w.shape[2:])):
-        raise ShapeError(f"{node.describe()}: weights of shape {w.shape} where the kernel is {kernel}")
-    if not dims.may_be_multiple(w.shape[0], group) or not dims.may_equal(x.shape[1], w.shape[0]):
-        raise ShapeError(f"{node.describe()}: {x.shape[1]} channels in {group} groups for weights of {w.shape[0]}")
-    return window_onto(node, x.shape[2:], kernel)
+    x, w = node.operands[:2]
+    return window_onto(node, x.shape[2:], kernel_of(node, x, w, w.shape[0]))
 
 
 @infers("ConvTranspose")
