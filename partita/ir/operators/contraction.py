@@ -73,7 +73,7 @@ def convolution(node: Node, x: Value, w: Value, bias: Value | None) -> Computati
 
 
 def kernel_of(node: Node, x: Value, w: Value, channels: Dim) -> tuple[Dim, ...]:
-    """The sizes of the kernel, for weights that take so many `channels` in all groups; `ShapeError` where input, weights
+    """The sizes of the kernel of weights that take so many `channels` in all groups; `ShapeError` where input, weights
     and attributes do not fit."""
     group, kernel = node.attributes.get("group", 1), tuple(node.attributes.get("kernel_shape", w.shape[2:]))
     if len(x.shape) != len(w.shape) or len(x.shape) < 3:
