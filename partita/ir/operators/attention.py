@@ -60,29 +60,29 @@ def _by_head(node: Node, value: Value, name: str) -> tuple[Dim, ...]:
 
 @infers("LinearAttention")
 def linear_attention_types(
-    node: Node, query: Value, _: Value, value: Value, past: Value | None, *,
-    q_num_heads: int = 0, kv_num_heads: int = 0, update_rule: str = "gated_delta",
-) -> list[TensorType]:  # fmt: skip
-    queries, kept, rule = q_num_heads, kv_num_heads, update_rule
-    if kept < 1 or queries < 1 or queries % kept:
+    node: Node, query: Value, _: Value, value: Value, past: Value | None, *, update_rule: str = "gated_delta"
+) -> list[TensorType]:
+    (batch, queries, steps, depth), (_, kept, _, width) = _by_head(node, query, "q"), _by_head(node, value, "kv")
+    if queries % kept:
         raise ModelError(f"{node.describe()}: {queries} heads of queries are no multiple of {kept}")
-    for name, index, is_needed in (("decay", 4, "gated" in rule), ("beta", 5, "delta" in rule)):
+    for name, index, is_needed in (("decay", 4, "gated" in update_rule), ("beta", 5, "delta" in update_rule)):
         if (node.input(index) is not None) != is_needed:
-            raise ModelError(f"{node.describe()}: the rule {rule!r} {'needs' if is_needed else 'takes no'} {name}")
-    depth, width = dims.floor_div(query.shape[2], queries), dims.floor_div(value.shape[2], kept)
-    result = TensorType(query.tensor.dtype, (*query.shape[:2], dims.simplified(width * queries)))
-    return [result, TensorType((past or query).tensor.dtype, (query.shape[0], kept, depth, width))]
+            raise ModelError(
+                f"{node.describe()}: the rule {update_rule!r} {'needs' if is_needed else 'takes no'} {name}"
+            )
+    result = TensorType(query.tensor.dtype, (batch, steps, dims.simplified(width * queries)))
+    return [result, TensorType((past or query).tensor.dtype, (batch, kept, depth, width))]
 
 
 @performs("LinearAttention")
 def linear_attention(
     node: Node, query: Value, key: Value, value: Value, past: Value | None, decay: Value | None, beta: Value | None, *,
-    q_num_heads: int, kv_num_heads: int, scale: float = 0.0,
+    scale: float = 0.0,
 ) -> Procedure:  # fmt: skip
     """A state [keys, values] for each head, step by step: it fades by `exp(decay)`, takes in key times value (for the
     delta rules, times `beta` of what it did not hold of the value yet), and is read by the queries."""
-    kept, readers = kv_num_heads, q_num_heads // kv_num_heads
-    depth, width = dims.floor_div(query.shape[2], q_num_heads), dims.floor_div(value.shape[2], kept)
+    (_, queries, _, depth), (_, kept, _, width) = _by_head(node, query, "q"), _by_head(node, value, "kv")
+    readers = queries // kept
     kind = DType.FLOAT64 if query.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
     row, h, t = over("n", query.shape[0]), over("head", kept), over("t", query.shape[1])
     state, fresh = temporary("state", kind, [depth, width]), temporary("fresh", kind, [width])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
+from partita.ir.expression import Axis, Computation, Expr, Reduce, call, literal
 from partita.ir.formula import aligned, cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
@@ -67,9 +67,7 @@ def gemm(node: Node, a: Value, b: Value, c: Value | None, *, alpha: float = 1.0,
 @computes("Conv")
 def convolution(node: Node, x: Value, w: Value, bias: Value | None) -> Computation:
     """`[N, C, *spatial]` with weights `[O, C / group, *kernel]` and an optional bias `[O]`."""
-    result = convolution_of(node, x, w, lambda *i: load(x, *i), lambda *i: load(w, *i))
-    addend = None if bias is None else load(bias, Index(result.axes[1]))
-    return result if addend is None else Computation(result.axes, result.body + addend)
+    return convolution_of(node, x, w, bias, lambda *i: load(x, *i), lambda *i: load(w, *i))
 
 
 def kernel_of(node: Node, x: Value, w: Value, channels: Dim) -> tuple[Dim, ...]:
@@ -86,8 +84,8 @@ def kernel_of(node: Node, x: Value, w: Value, channels: Dim) -> tuple[Dim, ...]:
     return kernel
 
 
-def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element) -> Computation:
-    """The sums of a convolution of `x` with `w`, of elements that `left` and `right` give."""
+def convolution_of(node: Node, x: Value, w: Value, bias: Value | None, left: Element, right: Element) -> Computation:
+    """A convolution of `x` with `w`, of elements that `left` and `right` give."""
     group, (outputs, per_group) = node.attributes.get("group", 1), w.shape[:2]
     view = window(node, x.shape[2:], kernel_of(node, x, w, per_group * group))
 
@@ -97,7 +95,8 @@ def convolution_of(node: Node, x: Value, w: Value, left: Element, right: Element
             value = view.seen(out, inner, lambda *place: left(n, channel, *place))
             return wide(value) * wide(right(o, c, *inner))
 
-        return cast(reduction("sum", [per_group, *view.kernel], term), left(*[0] * len(x.shape)).dtype)
+        total = cast(reduction("sum", [per_group, *view.kernel], term), left(*[0] * len(x.shape)).dtype)
+        return total if bias is None else total + load(bias, o)
 
     return compute((x.shape[0], outputs, *view.output), body)
 

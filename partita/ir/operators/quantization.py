@@ -85,12 +85,12 @@ def _shifted(node: Node, value: Value, zero: Value | None, axis: int) -> Callabl
 
 
 def integer_product(
-    node: Node, a: Value, b: Value, a_zero: Value | None = None, b_zero: Value | None = None
+    node: Node, a: Value, b: Value, a_zero: Value | None, b_zero: Value | None, bias: Value | None = None
 ) -> Computation:
     if "MatMul" in node.op_type:
         left, right = _shifted(node, a, a_zero, len(a.shape) - 2), _shifted(node, b, b_zero, len(b.shape) - 1)
         return matmul_of(node, a.shape, b.shape, left, right)
-    return convolution_of(node, a, b, _shifted(node, a, a_zero, 1), _shifted(node, b, b_zero, 0))
+    return convolution_of(node, a, b, bias, _shifted(node, a, a_zero, 1), _shifted(node, b, b_zero, 0))
 
 
 computes("MatMulInteger", "ConvInteger")(integer_product)
@@ -103,11 +103,10 @@ def quantized_product(
 ) -> Computation:  # fmt: skip
     """`round(sum * a_scale * b_scale / y_scale) + y_zero`, saturated. Scales are for all, for each row of the left, for
     each column of the right, or for each output channel of weights."""
-    product = integer_product(node, a, b, a_zero, b_zero)
+    product = integer_product(node, a, b, a_zero, b_zero, bias)
     i, last = list(map(Index, product.axes)), len(product.axes) - 1
-    total = product.body if bias is None else product.body + load(bias, i[1])
     places = (last - 1, last, last) if node.op_type == "QLinearMatMul" else (1, 1, last)
     scales = (parameter(node, scale, i, axis) for scale, axis in zip((a_scale, b_scale, y_scale), places, strict=True))
     left, right, own = (cast(scale, DType.FLOAT32) for scale in scales)
-    whole = call("rint", cast(total, DType.FLOAT32) * (left * right / own))
+    whole = call("rint", cast(product.body, DType.FLOAT32) * (left * right / own))
     return Computation(product.axes, saturated(whole, parameter(node, y_zero, i, last), y_zero.tensor.dtype))

@@ -28,6 +28,15 @@ def sampled(
 ) -> Expr:  # fmt: skip
     """The value of `x[lead]` at coordinates between its elements: their weighted sum, or the largest of them."""
     spatial, is_nearest = x.shape[len(lead) :], mode == "nearest"
+
+    def element(at: Sequence[Expr]) -> Expr:
+        inside = all_within(zip(at, spatial, strict=True))
+        if padding == "zeros" and inside is not None:
+            return select(inside, load(x, *lead, *at), 0)
+        if padding == "reflection":
+            at = [reflected(place, dim, edge=int(not align_corners)) for place, dim in zip(at, spatial, strict=True)]
+        return load(x, *lead, *map(clamped, at, spatial))
+
     coordinates = [call("rint", c) for c in coordinates] if is_nearest else coordinates
     places = [_bent(c, dim, padding, align_corners) for c, dim in zip(coordinates, spatial, strict=True)]
     low = [whole(place) for place in places]
@@ -35,13 +44,13 @@ def sampled(
 
     def term(*k: Expr | int) -> Expr:
         at = [base + tap + first for base, tap in zip(low, k, strict=True)]
-        value = _element(x, lead, at, padding, align_corners)
+        value = element(at)
         for position, place in zip(at, places, strict=True):
             value = kernel(cast(position, place.dtype) - place) * value
         return value
 
     if is_nearest:
-        return _element(x, lead, low, padding, align_corners)
+        return element(low)
     return combination(combine, [count] * len(spatial), term)
 
 
@@ -55,16 +64,6 @@ def _bent(place: Expr, dim: Dim, padding: str, align_corners: bool) -> Expr:
     low, span = (0.0, extent - 1) if align_corners else (-0.5, extent)
     distance = call("fmod", call("abs", place - low), span * 2)
     return select(distance <= span, distance, span * 2 - distance) + low
-
-
-def _element(x: Value, lead: Sequence[Expr], at: Sequence[Expr], padding: str, align_corners: bool) -> Expr:
-    spatial = x.shape[len(lead) :]
-    inside = all_within(zip(at, spatial, strict=True))
-    if padding == "zeros" and inside is not None:
-        return select(inside, load(x, *lead, *at), 0)
-    if padding == "reflection":
-        at = [reflected(place, dim, edge=int(not align_corners)) for place, dim in zip(at, spatial, strict=True)]
-    return load(x, *lead, *map(clamped, at, spatial))
 
 
 @computes("GridSample")
