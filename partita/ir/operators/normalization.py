@@ -197,9 +197,7 @@ def inference_only(
     """More outputs than the first made it a training step. Before opset 9, `spatial = 0` normalized every element of a
     sample on its own."""
     if any(build.graph.uses(output) or build.graph.is_output(output) for output in node.outputs[1:]):
-        raise ModelError(
-            f"{node.describe()}: this is a training step, as its statistics are used; export for inference"
-        )
+        raise ModelError(f"{node.describe()}: a training step, as its statistics are used; export for inference")
     if not node.attributes.pop("spatial", 1) and len(x.shape) > 2:
         normal = build("Div", build("Sub", x, mean), build("Sqrt", build("Add", variance, epsilon)))
         return _scaled(build, normal, scale, bias)

@@ -97,11 +97,9 @@ def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions
     sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
     lengths, *operands = plain(node)
     count, outside, body = len(operands) - num_scan_inputs, captured(node), node.attributes["body"]
+    if lengths is not None and any(directions):
+        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths, backward; export opset 9")
     if lengths is not None:
-        if any(directions):
-            raise UnsupportedOperatorError(
-                f"{node.describe()}: sequences of different lengths, backward; export opset 9"
-            )
         steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
         operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
         body = _masked(body, count, count + num_scan_inputs)
