@@ -13,7 +13,6 @@ from partita.ir.expression import Axis, Computation, Expr, Reduce, call, literal
 from partita.ir.formula import aligned, cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
-from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
@@ -180,6 +179,3 @@ def determinant(node: Node, x: Value) -> Procedure:
     begin = once(copy, store(result, [], 1.0))
     end = once(store(node.output, lead, cast(current(result), x.tensor.dtype)))
     return procedure(begin, column, end, rows=lead)
-
-
-attribute_dropped("Gemm", before=7, attributes=["broadcast"])

@@ -13,7 +13,7 @@ from partita.ir.dims import broadcast_shapes
 from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
 from partita.ir.formula import broadcast_load, cast, only, select
 from partita.ir.graph import Node, Value
-from partita.ir.operators.older import broadcast_by_axis, default_was, with_trailing_axes
+from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.procedure import axes_of
 from partita.ir.types import DType
@@ -24,12 +24,11 @@ def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
     return broadcast_load(value, [Index(axis) for axis in axes])
 
 
-def broadcast(node: Node, scalar: Callable[..., Expr], operands: tuple[Value, ...] | None = None) -> Computation:
+def broadcast(node: Node, scalar: Callable[..., Expr], operands: Sequence[Value] | None = None) -> Computation:
     """`scalar` over the elements of all operands, broadcast together."""
-    operands = operands if operands is not None else node.operands
+    operands = node.operands if operands is None else operands
     shape = broadcast_shapes(*(value.shape for value in operands))
-    axes = axes_of(shape)
-    return Computation(axes, scalar(*(element(value, axes) for value in operands)))
+    return compute(shape, lambda *i: scalar(*(broadcast_load(value, i) for value in operands)))
 
 
 def elementwise(name: str, scalar: Callable[..., Expr], **defaults: float | str) -> None:
@@ -168,8 +167,14 @@ def cast_operator(
 
 # ---------------------------------------------------------------------- older opsets
 
-broadcast_by_axis("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater")
-default_was("Selu", before=6, alpha=1.673200011253357, gamma=1.0506999492645264)
+
+@upgrades("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater", before=7)
+def broadcast_by_axis(build: Builder, node: Node, a: Value, b: Value) -> None:
+    """The second operand broadcast only on request, and from `axis` on instead of from the end."""
+    axis = node.attributes.pop("axis", None)
+    if node.attributes.pop("broadcast", 0) and axis is not None:
+        trailing = len(a.shape) - axis % len(a.shape) - len(b.shape)
+        build.graph.set_input(node, 1, with_trailing_axes(build, b, trailing))
 
 
 @upgrades("PRelu", before=7)
@@ -182,13 +187,3 @@ def slopes_per_channel(build: Builder, node: Node, x: Value, slope: Value) -> No
 @upgrades("Cast", before=6)
 def type_by_number(build: Builder, node: Node) -> None:
     node.attributes["to"] = int(TensorProto.DataType.Value(node.attributes["to"].upper()))
-
-
-@upgrades("Clip", before=11)
-def bounds_as_operands(build: Builder, node: Node, x: Value) -> None:
-    """Absent bounds were the largest finite floats from opset 6 on, so that infinities are clipped too."""
-    largest = None if node.version < 6 else 3.4028234663852886e38
-    bounds = node.attributes.pop("min", largest and -largest), node.attributes.pop("max", largest)
-    for place, bound in enumerate(bounds, start=1):
-        if bound is not None:
-            build.graph.set_input(node, place, build.scalar(bound, x))

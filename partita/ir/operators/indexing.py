@@ -16,7 +16,6 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import Known, axis_of, required, required_ints
 from partita.ir.operators.internal import DOMAIN, chosen, observe
 from partita.ir.operators.movement import wrapped
-from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import becomes, computes, infers, keeps_type, performs, upgrades
 from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, procedure, store, temporary
 from partita.ir.types import DType, TensorType, Type
@@ -215,7 +214,10 @@ def bit_cast(node: Node, x: Value, *, to: int) -> Computation:
 
 # ---------------------------------------------------------------------- older opsets
 
-attributes_to_inputs("TopK", before=10, k=1)
+
+@upgrades("TopK", before=10)
+def count_as_vector(build: Builder, node: Node, *, k: int) -> None:
+    node.attributes["k"] = (k,)
 
 
 @upgrades("Scatter", before=11)

@@ -14,7 +14,7 @@ from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.older import attribute_renamed, attributes_to_inputs, default_was
+from partita.ir.operators.older import default_was
 from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
@@ -303,24 +303,19 @@ def padded(
 
 # ---------------------------------------------------------------------- older opsets
 
-attributes_to_inputs("Reshape", before=5, shape=1)
-attributes_to_inputs("Squeeze", "Unsqueeze", before=13, axes=1)
-attributes_to_inputs("Slice", before=10, starts=1, ends=2, axes=3)
-attributes_to_inputs("Split", before=13, split=1)
-attribute_renamed("Pad", before=2, attribute="paddings", to="pads")
-attributes_to_inputs("Pad", before=11, pads=1)
 default_was("Concat", before=4, axis=1)
 
 
 @upgrades("Pad", before=11)
 def fill_as_operand(build: Builder, node: Node, x: Value) -> None:
-    if fill := node.attributes.pop("value", 0.0):
-        build.graph.set_input(node, 2, build.scalar(fill, x))
+    build.graph.set_input(node, 2, build.scalar(node.attributes.pop("value", 0.0), x))
+    if node.version < 2:
+        build.graph.set_input(node, 1, build.ints(node.attributes.pop("paddings")))
 
 
 @upgrades("Split", before=18)
 def equal_parts(build: Builder, node: Node, _: Value, sizes: Value | None) -> None:
-    if sizes is None:
+    if sizes is None and "split" not in node.attributes:
         node.attributes["num_outputs"] = len(node.outputs)
 
 

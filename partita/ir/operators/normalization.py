@@ -13,7 +13,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
 from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.internal import DOMAIN, repeated
-from partita.ir.operators.older import attribute_dropped, with_trailing_axes
+from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.registry import becomes, computes, decomposes, infers, keeps_type, upgrades
 from partita.ir.types import DType, TensorType, Type
 
@@ -186,9 +186,6 @@ def over_all_later_axes(build: Builder, node: Node, x: Value) -> Value | None:
     return build("Reshape", build(node.op_type, build("Flatten", x, axis=axis), axis=1), build("Shape", x))
 
 
-attribute_dropped("BatchNormalization", before=9, attributes=["is_test"])
-
-
 @upgrades("BatchNormalization", before=14)
 def inference_only(
     build: Builder, node: Node, x: Value, scale: Value, bias: Value, mean: Value, variance: Value, *,
@@ -201,7 +198,7 @@ def inference_only(
     if not node.attributes.pop("spatial", 1) and len(x.shape) > 2:
         normal = build("Div", build("Sub", x, mean), build("Sqrt", build("Add", variance, epsilon)))
         return _scaled(build, normal, scale, bias)
-    return None if len(node.outputs) == 1 else build("BatchNormalization", *node.operands, **node.attributes)
+    return None if len(node.outputs) == 1 else build("BatchNormalization", *node.operands, epsilon=epsilon)
 
 
 @upgrades("GroupNormalization", before=21)

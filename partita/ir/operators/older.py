@@ -2,51 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
 from typing import Any
 
-import numpy as np
+from onnx import defs, helper
 
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import upgrades
+from partita.ir.schema import NEWEST_OPSET, schema_of
 from partita.ir.types import DType
 
+SILENT = frozenset({"broadcast", "consumed_inputs", "is_test", "output_sequence"})
+"""Attributes of old that say nothing about inference, or nothing that operands do not say (`broadcast` of Gemm)."""
 
-def attributes_to_inputs(*names: str, before: int, is_scalar: bool = False, **places: int) -> None:
-    """Integers that were attributes became operands, at the places given for them: vectors, or scalars."""
 
-    def step(build: Builder, node: Node) -> None:
-        for attribute, index in places.items():
-            content = node.attributes.pop(attribute, None)
-            if content is not None and content != ():
-                array = np.asarray(content, dtype=np.int64).reshape(() if is_scalar else (-1,))
-                build.graph.set_input(node, index, build.constant(array, DType.INT64))
+@functools.cache
+def _defaults(op_type: str, version: int) -> dict[str, Any]:
+    """What absent attributes mean at opset `version`."""
+    schema = schema_of(op_type, version, "")
+    given = {} if schema is None else {name: entry.default_value for name, entry in schema.attributes.items()}
+    values = {name: helper.get_attribute_value(default) for name, default in given.items() if default.name}
+    return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
-    upgrades(*names, before=before)(step)
+
+def write_defaults(node: Node) -> None:
+    """What an absent attribute means is written down where ONNX's newest schema means something else."""
+    newest = _defaults(node.op_type, NEWEST_OPSET)
+    for name, value in _defaults(node.op_type, node.version).items():
+        if newest.get(name, value) != value:
+            node.attributes.setdefault(name, value)
+
+
+def attributes_to_operands(build: Builder, node: Node, old: defs.OpSchema) -> None:
+    """Attributes of the `old` schema, or their defaults, become the operands that ONNX's newest schema calls alike."""
+    newest = schema_of(node.op_type, NEWEST_OPSET, "")
+    assert newest is not None
+    places = {operand.name.lower(): place for place, operand in enumerate(newest.inputs)}
+    for name, content in (_defaults(old.name, node.version) | node.attributes).items():
+        if name in SILENT:
+            node.attributes.pop(name, None)
+        place = places.get(name.lower())
+        if name in old.attributes and name not in newest.attributes and place is not None:
+            node.attributes.pop(name, None)
+            is_integer = old.attributes[name].type.name.startswith("INT")
+            dtype = DType.INT64 if is_integer else node.operand(0).tensor.dtype
+            build.graph.set_input(node, place, None if content == () else build.constant(content, dtype))
 
 
 def default_was(*names: str, before: int, **defaults: Any) -> None:
-    """Attributes whose default changed, or that did not exist: what an absent one meant is written down."""
+    """Attributes that did not exist, or had no default: what an absent one meant is written down."""
     upgrades(*names, before=before)(lambda build, node: node.attributes.update(defaults | node.attributes))
-
-
-def attribute_dropped(*names: str, before: int, attributes: Sequence[str]) -> None:
-    """Attributes that no longer exist and say nothing about inference."""
-
-    def step(build: Builder, node: Node) -> None:
-        for attribute in attributes:
-            node.attributes.pop(attribute, None)
-
-    upgrades(*names, before=before)(step)
-
-
-def attribute_renamed(*names: str, before: int, attribute: str, to: str) -> None:
-    def step(build: Builder, node: Node) -> None:
-        if attribute in node.attributes:
-            node.attributes[to] = node.attributes.pop(attribute)
-
-    upgrades(*names, before=before)(step)
 
 
 def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, Any]) -> None:
@@ -57,19 +63,6 @@ def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, An
         node.attributes.update({attribute: values[old]} if old in values else {})
 
     upgrades(*names, before=before)(step)
-
-
-def broadcast_by_axis(*names: str) -> None:
-    """Before opset 7 the second operand broadcast only on request, and from `axis` on instead of from the end."""
-
-    def step(build: Builder, node: Node) -> None:
-        axis = node.attributes.pop("axis", None)
-        if node.attributes.pop("broadcast", 0) and axis is not None:
-            a, b = node.operand(0), node.operand(1)
-            trailing = len(a.shape) - axis % len(a.shape) - len(b.shape)
-            build.graph.set_input(node, 1, with_trailing_axes(build, b, trailing))
-
-    upgrades(*names, before=7)(step)
 
 
 def with_trailing_axes(build: Builder, value: Value, count: int) -> Value:

@@ -15,7 +15,6 @@ from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, required_ints
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.older import attribute_dropped
 from partita.ir.operators.registry import becomes, calls, computes, decomposes, operator, upgrades
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
@@ -100,9 +99,6 @@ def nothing_dropped(node: Node, x: Value) -> list[Computation]:
 
 
 operator("Dropout").is_view = True
-
-attribute_dropped("Dropout", before=7, attributes=["is_test"])
-attribute_dropped("Dropout", before=12, attributes=["ratio"])
 
 
 @upgrades("Dropout", before=10)

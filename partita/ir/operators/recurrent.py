@@ -21,7 +21,7 @@ from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.contents import normalized_axis
 from partita.ir.operators.control_flow import captured, plain, scanned_axes
 from partita.ir.operators.internal import DOMAIN, vector_of
-from partita.ir.operators.older import attribute_dropped, value_renamed
+from partita.ir.operators.older import value_renamed
 from partita.ir.operators.registry import decomposes, infers, upgrades
 from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import embed
@@ -137,7 +137,6 @@ def _masked(body: Graph, count: int, scanned: int) -> Graph:
 
 # ---------------------------------------------------------------------- recurrent layers
 
-attribute_dropped("RNN", "GRU", "LSTM", before=7, attributes=["output_sequence"])
 value_renamed("GRU", before=3, attribute="direction", values={"foward": "forward"})
 
 Values = tuple[Value, ...]

@@ -10,7 +10,6 @@ from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, 
 from partita.ir.formula import cast, load, put, reduce, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.older import attributes_to_inputs
 from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Procedure, current, each, indices_over, store
 from partita.ir.types import DType, Type
@@ -115,10 +114,3 @@ def cumulative(node: Node, x: Value, *, exclusive: int = 0, reverse: int = 0) ->
     first = literal(0 if is_sum else 1, x.tensor.dtype) if exclusive else element
     step = store(y, here, select(i[axis] > 0, total, first))
     return Procedure((each(i[axis:], step),), rows=tuple(index.axis for index in i[:axis]))
-
-
-attributes_to_inputs("ReduceSum", before=13, axes=1)
-attributes_to_inputs(
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSumSquare", before=18, axes=1,
-)  # fmt: skip

@@ -14,7 +14,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import known, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed
 from partita.ir.operators.internal import DOMAIN, observe, vector_of
-from partita.ir.operators.older import attributes_to_inputs, default_was, with_trailing_axes
+from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.registry import becomes, computes, decomposes, infers, sized_by_data
 from partita.ir.types import DType, TensorType
 
@@ -223,6 +223,3 @@ def mel_weights(node: Node, *, output_datatype: int = 1) -> Computation:
 
 
 # ---------------------------------------------------------------------- older opsets
-
-default_was("DFT", before=20, axis=1)
-attributes_to_inputs("DFT", before=20, is_scalar=True, axis=2)
