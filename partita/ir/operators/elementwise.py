@@ -11,11 +11,10 @@ from onnx import TensorProto
 from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes
 from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
-from partita.ir.formula import broadcast_load, cast, only, select
+from partita.ir.formula import broadcast_load, cast, compute, only, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
-from partita.ir.procedure import axes_of
 from partita.ir.types import DType
 
 
@@ -24,22 +23,21 @@ def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
     return broadcast_load(value, [Index(axis) for axis in axes])
 
 
-def broadcast(node: Node, scalar: Callable[..., Expr], operands: Sequence[Value] | None = None) -> Computation:
+def broadcast(node: Node, scalar: Callable[..., Expr]) -> Computation:
     """`scalar` over the elements of all operands, broadcast together."""
-    operands = node.operands if operands is None else operands
-    shape = broadcast_shapes(*(value.shape for value in operands))
-    return compute(shape, lambda *i: scalar(*(broadcast_load(value, i) for value in operands)))
+    shape = broadcast_shapes(*(value.shape for value in node.operands))
+    return compute(shape, lambda *i: scalar(*(broadcast_load(value, i) for value in node.operands)))
 
 
 def elementwise(name: str, scalar: Callable[..., Expr], **defaults: float | str) -> None:
     """Declares an operator by its `scalar` expression: of an element of each operand, then of the attributes that
     `defaults` names."""
 
-    def compute(node: Node) -> Computation:
+    def rule(node: Node) -> Computation:
         values = [node.attributes.get(key, default) for key, default in defaults.items()]
         return broadcast(node, lambda *elements: scalar(*elements, *values))
 
-    operator(name).compute = compute
+    operator(name).compute = rule
 
 
 for _name, _function in {
@@ -52,6 +50,7 @@ for _name, _function in {
     "And": "logical_and", "Or": "logical_or", "Xor": "logical_xor",
     "BitwiseAnd": "bit_and", "BitwiseOr": "bit_or", "BitwiseXor": "bit_xor",
     "Equal": "eq", "Less": "lt", "LessOrEqual": "le", "Greater": "gt", "GreaterOrEqual": "ge",
+    "StringConcat": "string_concat",
 }.items():  # fmt: skip
     elementwise(_name, functools.partial(call, _function))
 
@@ -59,10 +58,10 @@ for _name, _function in {
 # ---------------------------------------------------------------------- activations
 
 
-def clip(x: Expr, low: Operand, high: Operand) -> Expr:
+def clip(x: Expr, low: Operand | None, high: Operand | None) -> Expr:
     """x held in [low, high]; NaN stays NaN."""
-    bounded = select(x < low, low, x)
-    return select(bounded > high, high, bounded)
+    bounded = x if low is None else select(x < low, low, x)
+    return bounded if high is None else select(bounded > high, high, bounded)
 
 
 def sigmoid(x: Expr) -> Expr:
@@ -102,11 +101,8 @@ elementwise("Swish", lambda x, alpha: x * sigmoid(x * alpha), alpha=1.0)
 
 @computes("Clip")
 def clip_operator(node: Node, x: Value, low: Value | None, high: Value | None) -> Computation:
-    def scalar(x: Expr) -> Expr:
-        bounded = x if low is None else select(x < only(low), only(low), x)
-        return bounded if high is None else select(bounded > only(high), only(high), bounded)
-
-    return broadcast(node, scalar, (x,))
+    bounds = [None if bound is None else only(bound) for bound in (low, high)]
+    return compute(x.shape, lambda *i: clip(broadcast_load(x, i), *bounds))
 
 
 # ---------------------------------------------------------------------- arithmetic, comparison, choice
@@ -162,7 +158,7 @@ def cast_operator(
             x = call(f"power_of_two_{round_mode}", cast(x, DType.FLOAT32))
         return Cast(x, target, bool(saturate))
 
-    return broadcast(node, scalar, (x,))
+    return compute(x.shape, lambda *i: scalar(broadcast_load(x, i)))
 
 
 # ---------------------------------------------------------------------- older opsets

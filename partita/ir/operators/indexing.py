@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -155,20 +155,11 @@ def eye_like(node: Node, x: Value, *, dtype: int | None = None, k: int = 0) -> C
 keeps_type("ScatterElements", "ScatterND")
 
 
-_COMBINE: dict[str, Callable[[Expr, Expr], Expr]] = {
-    "none": lambda old, new: new,
-    "add": lambda old, new: old + new,
-    "mul": lambda old, new: old * new,
-    "max": lambda old, new: call("max", old, new),
-    "min": lambda old, new: call("min", old, new),
-}
-
-
 def _scatter(node: Node, i: Sequence[Index], place: Sequence[Expr]) -> Procedure:
     """A copy of the data, then every update at its place."""
     x, _, updates = node.operands
-    combine, y = _COMBINE[node.attributes.get("reduction", "none")], node.output
-    update = store(y, place, combine(current(y, place), load(updates, *i)))
+    combine, y, new = node.attributes.get("reduction", "none"), node.output, load(updates, *i)
+    update = store(y, place, new if combine == "none" else call(combine, current(y, place), new))
     return Procedure((once(fill(y, lambda *j: load(x, *j))), each(i, update)))
 
 

@@ -45,7 +45,7 @@ def attributes_to_operands(build: Builder, node: Node, old: defs.OpSchema) -> No
         place = places.get(name.lower())
         if name in old.attributes and name not in newest.attributes and place is not None:
             node.attributes.pop(name, None)
-            is_integer = old.attributes[name].type.name.startswith("INT")
+            is_integer = str(old.attributes[name].type).startswith("AttrType.INT")
             dtype = DType.INT64 if is_integer else node.operand(0).tensor.dtype
             build.graph.set_input(node, place, None if content == () else build.constant(content, dtype))
 

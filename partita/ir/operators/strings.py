@@ -17,7 +17,6 @@ from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import cast, compute, load, reduction, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import required_ints
-from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.registry import becomes, calls, computes, decomposes, infers, performs
@@ -33,11 +32,6 @@ INT64 = DType.INT64
 
 def elements(value: Value) -> Dim:
     return dims.product(value.shape)
-
-
-@computes("StringConcat")
-def string_concat(node: Node) -> Computation:
-    return broadcast(node, lambda a, b: call("string_concat", a, b))
 
 
 # ---------------------------------------------------------------------- split
