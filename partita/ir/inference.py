@@ -178,9 +178,9 @@ def _small_tensor(value: Value) -> onnx.TensorProto | None:
     """The content of an operand that ONNX's inference may want to see, when it is small and known."""
     if not isinstance(value.type, TensorType) or not dims.all_static(value.type.shape):
         return None
-    if value.type.dtype is not DType.INT64 or dims.product(value.type.dims) > LARGEST_KNOWN:
+    if value.type.dtype not in (DType.INT64, DType.INT32) or dims.product(value.type.dims) > LARGEST_KNOWN:
         return None
     content = known(value)
     if content is None or not all(isinstance(dim, int) for dim in content.reshape(-1)):
         return None
-    return onnx.numpy_helper.from_array(content.astype(np.int64), value.name)
+    return onnx.numpy_helper.from_array(content.astype(value.type.dtype.numpy), value.name)

@@ -39,18 +39,18 @@ def type_from_proto(proto: TypeProto, names: Names | None = None) -> Type:
 
 
 def type_to_proto(kind: Type, names: Names | None = None) -> TypeProto:
-    """ONNX's message for a type; symbolic dimensions become `dim_param`s, recorded in `names`."""
+    """ONNX's message for a type; symbolic dimensions become `dim_param`s, those of tensors recorded in `names`."""
     if isinstance(kind, TensorType):
-        shape: list[int | str] | None = None
+        shape: list[int | str | None] | None = None
         if kind.shape is not None:
-            shape = [dim if dims.is_static(dim) else str(dim) for dim in kind.shape]
+            shape = [dim if dim is None or dims.is_static(dim) else str(dim) for dim in kind.shape]
             if names is not None:
                 names.update({str(dim): dim for dim in kind.shape if not dims.is_static(dim)})
         return helper.make_tensor_type_proto(kind.dtype.onnx, shape)
     if isinstance(kind, SequenceType):
-        return helper.make_sequence_type_proto(type_to_proto(kind.element, names))
+        return helper.make_sequence_type_proto(type_to_proto(kind.element))
     if isinstance(kind, OptionalType):
-        return helper.make_optional_type_proto(type_to_proto(kind.element, names))
+        return helper.make_optional_type_proto(type_to_proto(kind.element))
     return TypeProto()
 
 
