@@ -9,7 +9,7 @@ from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of
-from partita.ir.operators.sequences import element_of, is_list, joined_axis
+from partita.ir.operators.sequences import element_of, is_list
 from partita.ir.types import TensorType
 
 SEQUENCE_OPERATORS = frozenset(
@@ -148,7 +148,7 @@ class Sequences:
     def _concat(self, node: Node) -> list[str]:
         sequence, output = node.operand(0), node.output
         element = element_of(sequence.type)
-        axis, is_new = joined_axis(node, element), int(node.attributes.get("new_axis", 0))
+        axis, is_new = axis_of(node, output.tensor.rank), int(node.attributes.get("new_axis", 0))
         where = f"{c_string(node.name)}, {self.place(sequence)}, {element.rank}, {axis}, {is_new}"
         lines = [f"    int64_t shape[{output.tensor.rank}];"]
         lines += self._checked(f"partita_sequence_joined(call, {where}, shape)")

@@ -27,11 +27,6 @@ INT64 = DType.INT64
 # ---------------------------------------------------------------------- small vectors of sizes, as nodes
 
 
-def wide(build: Builder, value: Value) -> Value:
-    """Integers as int64."""
-    return build.cast(value, INT64)
-
-
 def flat(build: Builder, value: Value) -> Value:
     """A vector of what may be a scalar."""
     return value if value.shape else build("Unsqueeze", value, [0])
@@ -39,39 +34,19 @@ def flat(build: Builder, value: Value) -> Value:
 
 def from_front(build: Builder, axes: Value, rank: int) -> Value:
     """Axes counted from the front."""
-    axes = flat(build, wide(build, axes))
+    axes = flat(build, build.cast(axes, INT64))
     return build("Where", build("Less", axes, 0), build("Add", axes, rank), axes)
 
 
-def is_among(build: Builder, axes: Value, rank: int) -> Value:
-    """Matrix [axes, rank] of whether an axis given is the one at that place, as 0 and 1."""
-    places = build("Unsqueeze", from_front(build, axes, rank), [1])
-    return build.cast(build("Equal", places, range(rank)), INT64)
+def spread(build: Builder, default: Value | Sequence[int], axes: Value, content: Value) -> Value:
+    """A vector with a number for each axis: what `content` gives for some `axes`, and `default` for the others."""
+    return build("ScatterElements", default, flat(build, axes), flat(build, build.cast(content, INT64)))
 
 
 def flags(build: Builder, axes: Value, rank: int) -> Value:
     """Vector [rank] of whether each axis is among `axes`, as 0 and 1."""
-    return build("ReduceMax", is_among(build, axes, rank), [0], keepdims=0)
-
-
-def spread(build: Builder, content: Value, match: Value, default: Value) -> Value:
-    """What is given for some axes as a vector for all of them; see `is_among`."""
-    column = build("Unsqueeze", flat(build, wide(build, content)), [1])
-    given = build("ReduceSum", build("Mul", match, column), [0], keepdims=0)
-    touched = build("ReduceMax", match, [0], keepdims=0)
-    return build("Where", build.cast(touched, DType.BOOL), given, default)
-
-
-def before_each(build: Builder, vector: Value) -> Value:
-    """Sums of the elements before each one."""
-    return build("CumSum", vector, 0, exclusive=1)
-
-
-def compacted(build: Builder, content: Value, keep: Value, count: int) -> Value:
-    """The `count` elements of `content` where `keep` is 1, in order."""
-    places = build("Unsqueeze", build.ints(range(count)), [1])
-    chosen = build.cast(build("Equal", before_each(build, keep), places), INT64)
-    return build("ReduceSum", build("Mul", build("Mul", chosen, keep), content), [1], keepdims=0)
+    axes = flat(build, axes)
+    return spread(build, [0] * rank, axes, build("Expand", [1], build("Shape", axes)))
 
 
 def everywhere(build: Builder, condition: Value) -> Value:
@@ -90,7 +65,7 @@ def viewed(build: Builder, value: Value, sizes: Value) -> Value:
 
 @sized_by_data("Reshape", operands=[1])
 def reshape(build: Builder, node: Node, x: Value, shape: Value, *, allowzero: int = 0) -> Value:
-    shape = wide(build, shape)
+    shape = build.cast(shape, INT64)
     if not allowzero:
         sizes = build("Concat", build("Shape", x), [0], axis=0)
         copied = build("Gather", sizes, [min(n, len(x.shape)) for n in range(shape.shape[0])])
@@ -104,25 +79,26 @@ def reshape(build: Builder, node: Node, x: Value, shape: Value, *, allowzero: in
 def unsqueeze(build: Builder, node: Node, x: Value, axes: Value) -> Value:
     fresh = flags(build, axes, len(x.shape) + dims.product(axes.shape))
     sizes = build("Concat", build("Shape", x), [1], axis=0)
-    moved = build("Gather", sizes, before_each(build, build("Sub", 1, fresh)))
+    moved = build("Gather", sizes, build("CumSum", build("Sub", 1, fresh), 0, exclusive=1))
     return viewed(build, x, build("Where", build.cast(fresh, DType.BOOL), 1, moved))
 
 
 @sized_by_data("Squeeze", operands=[1])
 def squeeze(build: Builder, node: Node, x: Value, axes: Value) -> Value:
-    return viewed(build, x, _without(build, x, flags(build, axes, len(x.shape)), axes))
+    return without(build, x, axes)
 
 
-def _without(build: Builder, x: Value, dropped: Value, axes: Value) -> Value:
-    """The sizes of the axes that are not `dropped`; these are as many as `axes`."""
-    count = len(x.shape) - dims.product(axes.shape)
-    return compacted(build, build("Shape", x), build("Sub", 1, dropped), count)
+def without(build: Builder, x: Value, axes: Value) -> Value:
+    """`x` without `axes` of size 1."""
+    kept = len(x.shape) - dims.product(axes.shape)
+    _, places = build.node("TopK", flags(build, axes, len(x.shape)), [kept], outputs=2, largest=0)
+    return viewed(build, x, build("Gather", build("Shape", x), places))
 
 
 @sized_by_data("Expand", operands=[1])
 def expand(build: Builder, node: Node, x: Value, shape: Value) -> Value:
     rank = max(len(x.shape), shape.shape[0])
-    vectors = (build("Shape", x), wide(build, shape))
+    vectors = (build("Shape", x), build.cast(shape, INT64))
     mine, other = (build("Concat", [1] * (rank - vector.shape[0]), vector, axis=0) for vector in vectors)
     sizes = build("Where", build("Equal", mine, 1), other, mine)
     fits = build("Or", build("Equal", other, sizes), build("Equal", other, 1))
@@ -141,7 +117,7 @@ def by_observed_sizes(*names: str, operands: Sequence[int]) -> None:
 
 def observed(build: Builder, value: Value | None) -> Value | None:
     """Sizes, by name where they are not known."""
-    return value if value is None or known(value) is not None else observe(build, wide(build, value))
+    return value if value is None or known(value) is not None else observe(build, build.cast(value, INT64))
 
 
 by_observed_sizes("Tile", "OneHot", "CenterCropPad", operands=[1])
@@ -155,7 +131,7 @@ def range_operator(build: Builder, node: Node, start: Value, limit: Value, delta
         steps = build("Div", build.cast(span, DType.FLOAT64), build.cast(delta, DType.FLOAT64))
         count = build.cast(build("Ceil", steps), INT64)
     else:
-        count = _steps(build, wide(build, span), wide(build, delta))
+        count = _steps(build, build.cast(span, INT64), build.cast(delta, INT64))
     return build("Range", start, delta, observe(build, build("Max", count, 0)), domain=DOMAIN)
 
 
@@ -177,19 +153,19 @@ def sized_range(node: Node, start: Value, delta: Value) -> Computation:
 def slice_operator(
     build: Builder, node: Node, x: Value, starts: Value, ends: Value, axes: Value | None, steps: Value | None
 ) -> Value:
-    count, sizes = dims.product(starts.shape), build("Shape", x)
-    match = is_among(build, axes or build.ints(range(count)), len(x.shape))
-    step = spread(build, steps or build.ints([1] * count), match, build.ints([1]))
+    rank, sizes = len(x.shape), build("Shape", x)
+    axes = axes or build.ints(range(dims.product(starts.shape)))
+    step = build.ints([1] * rank) if steps is None else spread(build, [1] * rank, axes, steps)
     backward = build("Less", step, 0)
     last = build("Where", backward, build("Sub", sizes, 1), sizes)
 
-    def bound(content: Value, default: Value, low: Value) -> Value:
-        given = spread(build, content, match, default)
+    def bound(content: Value, default: Value | Sequence[int], low: Value | int) -> Value:
+        given = spread(build, default, axes, content)
         given = build("Where", build("Less", given, 0), build("Add", given, sizes), given)
         return build("Min", build("Max", given, low), last)
 
-    start = bound(starts, build.ints([0]), build.ints([0]))
-    end = bound(ends, sizes, build("Where", backward, build.ints([-1]), 0))
+    start = bound(starts, [0] * rank, 0)
+    end = bound(ends, sizes, build("Where", backward, [-1], build.ints([0])))
     most = build("Max", _steps(build, build("Sub", end, start), step), [0])
     return build("Slice", x, start, step, observe(build, most), domain=DOMAIN)
 
@@ -210,7 +186,7 @@ def _number(value: Value, place: int) -> Expr:
 
 @sized_by_data("Split", operands=[1])
 def split(build: Builder, node: Node, x: Value, parts: Value) -> Sequence[Value]:
-    axis, parts = axis_of(node, len(x.shape)), wide(build, parts)
+    axis, parts = axis_of(node, len(x.shape)), build.cast(parts, INT64)
     length = build("Gather", build("Shape", x), build.constant(axis, INT64))
     # a negative part leaves the others, and so the sum of all that are not, larger than the whole
     positive = build("ReduceSum", build("Abs", parts), keepdims=0)
@@ -224,9 +200,9 @@ def pad(
     build: Builder, node: Node, x: Value, pads: Value, fill: Value | None, axes: Value | None, *, mode: str = "constant"
 ) -> Value:
     count = dims.product(pads.shape) // 2
-    match = is_among(build, axes or build.ints(range(count)), len(x.shape))
-    halves = build.node("Split", wide(build, pads), [count, count], outputs=2)
-    before, after = (spread(build, half, match, build.ints([0])) for half in halves)
+    halves = build.node("Split", pads, [count, count], outputs=2)
+    axes = axes or build.ints(range(count))
+    before, after = (spread(build, [0] * len(x.shape), axes, half) for half in halves)
     total = build("Add", build("Add", build("Shape", x), before), after)
     sizes = observe(build, build("Max", total, [0]))
     return build("Pad", x, before, sizes, fill, domain=DOMAIN, mode=mode)
@@ -258,11 +234,10 @@ def center_crop_pad(node: Node, x: Value, *, axes: Sequence[int] | None = None) 
 @sized_by_data(*REDUCTIONS, operands=[1])
 def reduce_operator(build: Builder, node: Node, x: Value, axes: Value, *, keepdims: int = 1) -> Value:
     """Each axis becomes two, one that is reduced and one that is kept; one of both has size 1."""
-    sizes, chosen = build("Shape", x), flags(build, axes, len(x.shape))
-    is_reduced = build.cast(chosen, DType.BOOL)
+    sizes, is_reduced = build("Shape", x), build.cast(flags(build, axes, len(x.shape)), DType.BOOL)
     inner, outer = build("Where", is_reduced, sizes, 1), build("Where", is_reduced, build.ints([1]), sizes)
     result = build("Reduce", x, observe(build, inner), observe(build, outer), domain=DOMAIN, operator=node.op_type)
-    return result if keepdims else viewed(build, result, _without(build, x, chosen, axes))
+    return result if keepdims else without(build, result, axes)
 
 
 @computes("Reduce", domain=DOMAIN)

@@ -11,7 +11,6 @@ import functools
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import normalized_axis
 from partita.ir.operators.registry import infers, keeps_type
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UndeterminedTypeError
 
@@ -37,10 +36,6 @@ def element_of(kind: Type) -> TensorType:
     return TensorType(kind.dtype, tuple(dim if dims.is_static(dim) else None for dim in kind.shape))
 
 
-def sequence_of(kind: Type) -> SequenceType:
-    return SequenceType(element_of(kind))
-
-
 def joined_sequences(first: SequenceType, second: SequenceType) -> SequenceType:
     """A type for sequences of both types."""
     if first.is_empty or second.is_empty:
@@ -60,42 +55,19 @@ def _sequence(value: Value) -> SequenceType:
     return value.type
 
 
-# ---------------------------------------------------------------------- sequences
-
-
 @infers("SequenceEmpty")
 def sequence_empty(node: Node, *, dtype: int = DType.FLOAT32.onnx) -> Type:
     return SequenceType(TensorType(DType.from_onnx(dtype), None), is_empty=True)
 
 
-infers("SequenceInsert")(lambda node: joined_sequences(_sequence(node.operand(0)), sequence_of(node.operand(1).type)))
-keeps_type("Copy", domain="partita")
+@infers("SequenceInsert")
+def sequence_insert(node: Node, sequence: Value, x: Value) -> Type:
+    return joined_sequences(_sequence(sequence), SequenceType(element_of(x.type)))
 
 
 @infers("SequenceConstruct")
 def sequence_construct(node: Node) -> Type:
-    return functools.reduce(joined_sequences, (sequence_of(value.type) for value in node.operands))
+    return functools.reduce(joined_sequences, (SequenceType(element_of(value.type)) for value in node.operands))
 
 
-def joined_axis(node: Node, element: TensorType) -> int:
-    """The axis of the result along which ConcatFromSequence joins."""
-    return normalized_axis(node, node.attributes["axis"], element.rank + int(node.attributes.get("new_axis", 0)))
-
-
-# ---------------------------------------------------------------------- optional values
-
-
-@infers("Optional")
-def optional(node: Node) -> Type:
-    value = node.input(0)
-    if value is None:
-        return OptionalType(node.attributes["type"])
-    return OptionalType(element_of(value.type) if isinstance(value.type, TensorType) else value.type)
-
-
-@infers("OptionalGetElement")
-def optional_get_element(node: Node) -> Type:
-    kind = node.operand(0).type
-    if not isinstance(kind, OptionalType):
-        return kind
-    return element_of(kind) if isinstance(kind.element, TensorType) else kind.element
+keeps_type("Copy", domain="partita")
