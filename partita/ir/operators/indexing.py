@@ -16,9 +16,9 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import Known, axis_of, required, required_ints
 from partita.ir.operators.internal import DOMAIN, chosen, observe
 from partita.ir.operators.movement import wrapped
-from partita.ir.operators.registry import becomes, computes, infers, keeps_type, performs, upgrades
+from partita.ir.operators.registry import becomes, computes, infers, performs, upgrades
 from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, procedure, store, temporary
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 # ---------------------------------------------------------------------- reading
 
@@ -67,9 +67,7 @@ def indices_where(build: Builder, x: Value) -> Value:
 becomes("NonZero")(lambda build, node, x: indices_where(build, x))
 
 
-@infers("NonZero", domain=DOMAIN)
-def non_zero_type(node: Node, x: Value) -> Type:
-    return TensorType(DType.INT64, (len(x.shape), required(node, 1).item()))
+infers("NonZero", domain=DOMAIN)(lambda node, x: TensorType(DType.INT64, (len(x.shape), required(node, 1).item())))
 
 
 @performs("NonZero", domain=DOMAIN)
@@ -150,9 +148,6 @@ def eye_like(node: Node, x: Value, *, dtype: int | None = None, k: int = 0) -> C
 
 
 # ---------------------------------------------------------------------- writing
-
-
-keeps_type("ScatterElements", "ScatterND")
 
 
 def _scatter(node: Node, i: Sequence[Index], place: Sequence[Expr]) -> Procedure:

@@ -10,9 +10,9 @@ from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, 
 from partita.ir.formula import cast, load, put, reduce, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.registry import computes, infers, performs
+from partita.ir.operators.registry import computes, performs
 from partita.ir.procedure import Procedure, current, each, indices_over, store
-from partita.ir.types import DType, Type
+from partita.ir.types import DType
 
 Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of elements) -> the result
 
@@ -91,12 +91,6 @@ def arg_extreme(node: Node, x: Value, *, keepdims: int = 1, select_last_index: i
         x, [axis_of(node, len(x.shape))], bool(keepdims),
         lambda entry, axes: Reduce(kind, tuple(axes), entry, zero, DType.INT64),
     )  # fmt: skip
-
-
-@infers("CumSum", "CumProd")
-def cumulative_type(node: Node, x: Value) -> Type:
-    normalized_axis(node, required(node, 1).item(), len(x.shape))
-    return x.type
 
 
 @performs("CumSum", "CumProd")

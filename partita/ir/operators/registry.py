@@ -1,17 +1,5 @@
 """One definition per operator: what ONNX's schemas and function bodies do not say.
 
-A definition gives any of
-- `compute(node)`: the outputs as expressions; shape and type follow from them;
-- `procedure(node)`: the outputs step by step, where no expression can say them element by element;
-- `routine(node)`: the outputs, and their types, by one call of a function that a backend brings;
-- `infer(node)`: the output types, for operators that no expression describes;
-- `decompose(builder, node)`: the operator in terms of others, when no backend claims it whole;
-- `propagate(node)`: the content of a small output of sizes, where no expression tells it (`shape.content`);
-- `upgrades`: the steps from older opsets' meanings to the newest one;
-- `sized_by_data`: the operator in terms of others and of observed sizes, for operands that are expected to be known
-  but depend on the inputs;
-- `is_view`: the first output is the first operand under another shape, so that no data need move.
-
 Rules that are declared here may name more than the node: further parameters are its operands, in order (None where one
 is absent), `*rest` those after them, and keyword-only ones its attributes, defaulting to what an absent one means.
 """
@@ -36,7 +24,6 @@ Compute = Callable[..., Computation | Sequence[Computation]]
 Perform = Callable[..., Procedure]
 Call = Callable[..., Routine]
 Infer = Callable[..., Type | Sequence[Type]]
-Rule = TypeVar("Rule", bound=Infer)  # one that says which of these types it gives
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 Decompose = Callable[..., Value | Sequence[Value]]
 Replace = Callable[..., Value | Sequence[Value] | None]
@@ -50,16 +37,16 @@ class Operator:
 
     name: str
     domain: str = ""
-    compute: Compute | None = None
-    procedure: Perform | None = None
-    routine: Call | None = None
-    infer: Infer | None = None
-    decompose: Decompose | None = None
-    propagate: Propagate | None = None
-    upgrades: list[tuple[int, Upgrade]] = field(default_factory=list)
-    structure: tuple[int, ...] = ()
-    sized_by_data: Replace | None = None
-    is_view: bool = False
+    compute: Compute | None = None  # the outputs as expressions; shape and type follow from them
+    procedure: Perform | None = None  # the outputs step by step, where no expression can say them element by element
+    routine: Call | None = None  # the outputs, and their types, by one call of a function that a backend brings
+    infer: Infer | None = None  # the output types; without a rule, ONNX tells those that no expression gives
+    decompose: Decompose | None = None  # the operator in terms of others, when no backend claims it whole
+    propagate: Propagate | None = None  # the content of a small output of sizes, where no expression tells it
+    upgrades: list[tuple[int, Upgrade]] = field(default_factory=list)  # steps from older opsets' meanings to the newest
+    sized_by_data: Replace | None = None  # in terms of others and of observed sizes, where operands of these places,
+    structure: tuple[int, ...] = ()  # which are expected to be known, depend on the inputs
+    is_view: bool = False  # the first output is the first operand under another shape: no data need move
 
     def computations(self, node: Node) -> tuple[Computation, ...]:
         """The outputs of `node` as expressions, one each."""
@@ -121,20 +108,14 @@ class Declare(Generic[Declared]):
 
 
 computes = Declare[Compute]("compute")
-performs = Declare[Perform]("procedure")  # the types come from `infers`
+performs = Declare[Perform]("procedure")
+infers = Declare[Infer]("infer")
 calls = Declare[Call]("routine")
 decomposes = Declare[Decompose]("decompose")
 propagates = Declare[Propagate]("propagate")
 becomes = Declare[Replace]("sized_by_data")
 """What all nodes become when they are brought to one meaning, before any backend is asked; None: it stays. Of older
 versions of the operator too, where the domain is not ONNX's own."""
-
-
-def infers(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
-        return cast(Rule, Declare[Infer]("infer")(*names, domain=domain)(rule))
-
-    return register
 
 
 def keeps_type(*names: str, domain: str = "") -> None:

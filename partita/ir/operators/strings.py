@@ -24,7 +24,7 @@ from partita.ir.operators.sorting import is_less, is_other
 from partita.ir.procedure import Procedure, current, each, indices_over, once, over, procedure, store, temporary
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import DType, TensorType
 
 LIBRARY = "text"
 INT64 = DType.INT64
@@ -117,11 +117,6 @@ def regex_full_match(build: Builder, node: Node, x: Value, *, pattern: str = "")
     return build("MatchProgram", x, *tables, domain=DOMAIN)
 
 
-@infers("RegexFullMatch")
-def match_type(node: Node, x: Value) -> Type:
-    return TensorType(DType.BOOL, x.shape)
-
-
 @calls("MatchProgram", domain=DOMAIN)
 def match_program(node: Node, x: Value, program: Value, ranges: Value) -> Routine:
     arguments, result = (x, program, program.shape[0], ranges), TensorType(DType.BOOL, x.shape)
@@ -147,9 +142,7 @@ def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Va
     return build("Find", x, table, domain=DOMAIN), order
 
 
-@infers("Find", domain=DOMAIN)
-def find_type(node: Node, x: Value) -> Type:
-    return TensorType(INT64, x.shape)
+infers("Find", domain=DOMAIN)(lambda node, x, keys: TensorType(INT64, x.shape))
 
 
 @performs("Find", domain=DOMAIN)
@@ -167,11 +160,6 @@ def find_places(node: Node, x: Value, keys: Value) -> Procedure:
 
 
 # ---------------------------------------------------------------------- n-grams, counted
-
-
-@infers("TfIdfVectorizer")
-def tf_idf_type(node: Node, x: Value, *, ngram_indexes: Sequence[int]) -> Type:
-    return TensorType(DType.FLOAT32, (*x.shape[:-1], max(ngram_indexes, default=-1) + 1))
 
 
 @decomposes("TfIdfVectorizer")
