@@ -14,83 +14,77 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
 from partita.ir.operators.registry import becomes, decomposes
-from partita.ir.types import DType, TensorType
+from partita.ir.types import DType
 
 DOMAIN = "ai.onnx.preview.training"
 Step = Callable[..., Sequence[Value]]
-"""From a builder, a node, the rate, the number of steps so far, a parameter, its gradient and its moments to the
-parameter and its moments after this step."""
+"""From a builder, the rate, the number of steps so far, a parameter, its gradient and its moments, and the attributes,
+to the parameter and its moments after this step."""
 
 
 def trains(name: str, moments: int) -> Callable[[Step], Step]:
     """Declares the step of an operator on one parameter; its operands list those of all parameters kind by kind."""
 
     def register(step: Step) -> Step:
-        def decompose(build: Builder, node: Node, rate: Value, count: Value, *rest: Value) -> list[Value]:
+        @decomposes(name, domain=DOMAIN)
+        def rule(build: Builder, node: Node, rate: Value, count: Value, *rest: Value) -> list[Value]:
             parameters = len(rest) // (2 + moments)
             groups = (rest[place::parameters] for place in range(parameters))
-            results = [step(build, node, build.cast(rate, own[0].tensor.dtype), count, *own) for own in groups]
+            rates = ((build.cast(rate, own[0].tensor.dtype), own) for own in groups)
+            results = [step(build, rate, count, *own, **node.attributes) for rate, own in rates]
             return [result for kind in zip(*results, strict=True) for result in kind]
 
-        decomposes(name, domain=DOMAIN)(decompose)
         return step
 
     return register
 
 
-def regularized(build: Builder, node: Node, x: Value, gradient: Value) -> Value:
+def regularized(build: Builder, x: Value, gradient: Value, coefficient: float) -> Value:
     """The gradient, with that of a penalty on large parameters."""
-    return build("Add", build.affine(x, node.attributes.get("norm_coefficient", 0.0)), gradient)
-
-
-def spread(build: Builder, node: Node, squares: Value) -> Value:
-    """What a step is divided by: the usual size of gradients."""
-    return build("Add", build("Sqrt", squares), node.attributes.get("epsilon", 1e-6))
+    return build("Add", build.affine(x, coefficient), gradient)
 
 
 @trains("Momentum", moments=1)
 def momentum(
-    build: Builder, node: Node, rate: Value, count: Value, x: Value, gradient: Value, velocity: Value
-) -> list[Value]:
-    slope, alpha = regularized(build, node, x, gradient), node.attributes["alpha"]
+    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, velocity: Value, *,
+    alpha: float, beta: float, mode: str, norm_coefficient: float,
+) -> list[Value]:  # fmt: skip
+    slope = regularized(build, x, gradient, norm_coefficient)
     # The first gradient counts in full.
-    share = build("Where", build("LessOrEqual", count, 0), build.scalar(1, x), build.scalar(node.attributes["beta"], x))
+    share = build("Where", build("LessOrEqual", count, 0), build.scalar(1, x), build.scalar(beta, x))
     new = build("Add", build.affine(velocity, alpha), build("Mul", share, slope))
-    is_nesterov = node.attributes["mode"] == "nesterov"
-    move = build("Add", slope, build.affine(new, alpha)) if is_nesterov else new
+    move = build("Add", slope, build.affine(new, alpha)) if mode == "nesterov" else new
     return [build("Sub", x, build("Mul", rate, move)), new]
 
 
 @trains("Adam", moments=2)
 def adam(
-    build: Builder, node: Node, rate: Value, count: Value, x: Value, gradient: Value, first: Value, second: Value
-) -> list[Value]:
-    alpha, beta = node.attributes.get("alpha", 0.9), node.attributes.get("beta", 0.999)
-    slope = regularized(build, node, x, gradient)
+    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, first: Value, second: Value, *,
+    alpha: float = 0.9, beta: float = 0.999, epsilon: float = 1e-6, norm_coefficient: float = 0.0,
+    norm_coefficient_post: float = 0.0,
+) -> list[Value]:  # fmt: skip
+    """The rate is corrected for moments that start from 0, but at the first step, when there is nothing to correct."""
+    slope = regularized(build, x, gradient, norm_coefficient)
     first = build("Add", build.affine(first, alpha), build.affine(slope, 1 - alpha))
     second = build("Add", build.affine(second, beta), build.affine(build("Mul", slope, slope), 1 - beta))
-    step = build("Mul", adjusted(build, rate, count, alpha, beta), build("Div", first, spread(build, node, second)))
-    new = build("Sub", x, step)
-    return [build.affine(new, 1 - node.attributes.get("norm_coefficient_post", 0.0)), first, second]
-
-
-def adjusted(build: Builder, rate: Value, count: Value, alpha: float, beta: float) -> Value:
-    """The rate, corrected for moments that start from 0; none at the first step, as there is nothing to correct."""
     steps = build.cast(count, DType.FLOAT64)  # beta is near 1: its powers want the digits
     rests = [build("Sub", 1, build("Pow", base, steps)) for base in (beta, alpha)]
     factor = build.cast(build("Div", build("Sqrt", rests[0]), rests[1]), rate.tensor.dtype)
-    return build("Where", build("LessOrEqual", count, 0), rate, build("Mul", rate, factor))
+    rate = build("Where", build("LessOrEqual", count, 0), rate, build("Mul", rate, factor))
+    step = build("Mul", rate, build("Div", first, build("Add", build("Sqrt", second), epsilon)))
+    return [build.affine(build("Sub", x, step), 1 - norm_coefficient_post), first, second]
 
 
 @trains("Adagrad", moments=1)
 def adagrad(
-    build: Builder, node: Node, rate: Value, count: Value, x: Value, gradient: Value, squares: Value
-) -> list[Value]:
-    steps = build.affine(build.cast(count, rate.tensor.dtype), node.attributes.get("decay_factor", 0.0), 1.0)
-    slope = regularized(build, node, x, gradient)
+    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, squares: Value, *,
+    decay_factor: float = 0.0, epsilon: float = 1e-6, norm_coefficient: float = 0.0,
+) -> list[Value]:  # fmt: skip
+    steps = build.affine(build.cast(count, rate.tensor.dtype), decay_factor, 1.0)
+    slope = regularized(build, x, gradient, norm_coefficient)
     squares = build("Add", squares, build("Mul", slope, slope))
     step = build("Mul", build("Div", rate, steps), slope)
-    return [build("Sub", x, build("Div", step, spread(build, node, squares))), squares]
+    return [build("Sub", x, build("Div", step, build("Add", build("Sqrt", squares), epsilon))), squares]
 
 
 # ---------------------------------------------------------------------- gradients
@@ -121,11 +115,10 @@ def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed:
     for inner in reversed(nodes):
         if not any(output in found and output not in fixed for output in inner.outputs):
             continue
-        rule = RULES.get(inner.op_type) if inner.domain == "" else None
-        if rule is None or len(inner.outputs) != 1:
+        if inner.domain or inner.op_type not in RULES or len(inner.outputs) != 1:
             raise UnsupportedOperatorError(f"{node.describe()}: there is no rule to differentiate {inner.describe()}")
-        for operand, term in zip(inner.inputs, rule(build, inner, found[inner.output]), strict=False):
-            if operand is not None and term is not None and operand in varying:
+        for operand, term in zip(inner.inputs, RULES[inner.op_type](build, inner, found[inner.output]), strict=False):
+            if operand in varying:
                 term = _summed_to(build, node, term, operand)
                 found[operand] = build("Add", found[operand], term) if operand in found else term
     return found
@@ -155,11 +148,6 @@ def _times(build: Builder, *factors: Value) -> Value:
     return functools.reduce(functools.partial(build, "Mul"), factors)
 
 
-def _div(build: Builder, node: Node, g: Value) -> list[Value]:
-    first = build("Div", g, node.operand(1))
-    return [first, build("Neg", _times(build, first, node.output))]
-
-
 def _mat_mul(build: Builder, node: Node, g: Value) -> list[Value]:
     a, b = node.operand(0), node.operand(1)
     if min(len(a.shape), len(b.shape)) < 2:
@@ -177,37 +165,39 @@ def _turned(build: Builder, x: Value) -> Value:
 
 def _transpose(build: Builder, node: Node, g: Value) -> list[Value]:
     axes = range(len(g.shape))
-    order = node.attributes.get("perm", tuple(reversed(axes)))
-    return [build("Transpose", g, perm=tuple(map(order.index, axes)))]
+    return [build("Transpose", g, perm=tuple(map(node.attributes.get("perm", axes[::-1]).index, axes)))]
 
 
-def _reshape(build: Builder, node: Node, g: Value) -> list[Value | None]:
-    return [build("Reshape", g, build("Shape", node.operand(0))), None]
+def _reshape(build: Builder, node: Node, g: Value) -> list[Value]:
+    return [build("Reshape", g, build("Shape", node.operand(0)))]
 
 
-def _reduce(build: Builder, node: Node, g: Value) -> list[Value | None]:
+def _reduce(build: Builder, node: Node, g: Value) -> list[Value]:
     """Every element gets the gradient of its sum; of a mean, its share."""
     x, axes = node.operand(0), node.input(1)
     if not node.attributes.get("keepdims", 1):
         g = build("Unsqueeze", g, range(len(x.shape)) if axes is None else axes)
     result = build("Expand", g, build("Shape", x))
-    if node.op_type == "ReduceMean" and isinstance(node.output.type, TensorType):
+    if node.op_type == "ReduceMean":
         counts = (build.cast(build("Size", value), g.tensor.dtype) for value in (node.output, x))
         result = _times(build, result, build("Div", *counts))
-    return [result, None]
+    return [result]
 
 
-Rule = Callable[[Builder, Node, Value], Sequence[Value | None]]
-"""From the gradient of a node's output to those of its operands; None where there is none."""
+Rule = Callable[[Builder, Node, Value], Sequence[Value]]
+"""From the gradient of a node's output to those of its operands, but for the last that have none."""
 
 RULES: dict[str, Rule] = {
     "Add": lambda build, node, g: [g, g],
     "Sub": lambda build, node, g: [g, build("Neg", g)],
-    "Mul": lambda build, node, g: [_times(build, g, node.operand(1)), _times(build, g, node.operand(0))],
-    "Div": _div,
+    "Mul": lambda build, node, g: [build("Mul", g, node.operand(1)), build("Mul", g, node.operand(0))],
+    "Div": lambda build, node, g: [
+        build("Div", g, node.operand(1)),
+        build("Neg", _times(build, build("Div", g, node.operand(1)), node.output)),
+    ],
     "Neg": lambda build, node, g: [build("Neg", g)],
     "Identity": lambda build, node, g: [g],
-    "Exp": lambda build, node, g: [_times(build, g, node.output)],
+    "Exp": lambda build, node, g: [build("Mul", g, node.output)],
     "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
     "Sqrt": lambda build, node, g: [build("Div", build.affine(g, 0.5), node.output)],
     "Tanh": lambda build, node, g: [_times(build, g, build("Sub", 1, _times(build, node.output, node.output)))],
@@ -215,6 +205,6 @@ RULES: dict[str, Rule] = {
     "Relu": lambda build, node, g: [build("Where", build("Greater", node.operand(0), 0), g, 0)],
     "MatMul": _mat_mul,
     "Transpose": _transpose,
-    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),
     **dict.fromkeys(("ReduceSum", "ReduceMean"), _reduce),
+    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),
 }
