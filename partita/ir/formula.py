@@ -67,9 +67,9 @@ def only(value: Value) -> Expr:
     return load(value, *[0] * len(value.shape))
 
 
-def put(items: Sequence[Any], place: int, item: Any) -> tuple[Any, ...]:
-    """Indices, or a shape, with another item at `place`, which counts from the front."""
-    return (*items[:place], item, *items[place + 1 :])
+def put(items: Sequence[Any], place: int, *new: Any) -> tuple[Any, ...]:
+    """Indices, or a shape, with `new` items in the place of the one at `place`, which counts from the front."""
+    return (*items[:place], *new, *items[place + 1 :])
 
 
 def aligned(indices: Sequence[Expr], shape: Sequence[Dim]) -> list[Expr | int]:

@@ -25,6 +25,13 @@ def known(value: Value | None) -> Known | None:
     return value.known
 
 
+def certain(value: Value | None) -> Known | None:
+    """The content of a value where no weight decides it, so that nothing is baked."""
+    if value is None or (value.known is None and value.parameter is not None and not value.parameter.is_constant):
+        return None
+    return known(value)
+
+
 class DataDependentError(ShapeError):
     """What an operator computes can be told at run time only, from its operands' data."""
 

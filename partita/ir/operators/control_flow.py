@@ -3,13 +3,14 @@ operands of the node and the last inputs of each body (attribute `captures` coun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
+from partita.ir.formula import put
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import known, normalized_axis
+from partita.ir.operators.contents import certain, normalized_axis
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.registry import infers
 from partita.ir.operators.sequences import has_lists, joined_sequences
@@ -62,44 +63,35 @@ def plain(node: Node) -> tuple[Value | None, ...]:
 
 def enter(node: Node) -> None:
     """Gives the inputs of the bodies the types of the operands behind them."""
-    outside = captured(node)
+    outside, kinds = captured(node), _own_types(node)
     for body in bodies(node).values():
         own = body.inputs[: len(body.inputs) - len(outside)]
-        kinds = _own_types(node)
         if node.op_type in ("If", "Loop", "Scan") and len(kinds) != len(own):
             raise ShapeError(f"{node.describe()}: its body takes {len(own)} inputs, but gets {len(kinds)}")
         for inner, kind in zip(own, kinds, strict=False):
             inner.type = inner.type if kind is None else kind
         for inner, outer in zip(body.inputs[len(own) :], outside, strict=True):
-            inner.type, inner.known = outer.type, known(outer) if _is_small(outer) else None
+            inner.type, inner.known = outer.type, certain(outer)
             inner.parameter = outer.parameter  # so that looking at it, for an axis or a shape, bakes it
 
 
-def _is_small(value: Value) -> bool:
-    return value.known is not None or (value.parameter is not None and value.parameter.is_constant)
-
-
-def _own_types(node: Node) -> Sequence[Type | None]:
+def _own_types(node: Node) -> list[Type | None]:
     if node.op_type == "Loop":
         scalars = [TensorType(DType.INT64, ()), TensorType(DType.BOOL, ())]
-        return [*scalars, *(value.type if value is not None else None for value in plain(node)[2:])]
+        return [*scalars, *(None if value is None else value.type for value in plain(node)[2:])]
     if node.op_type == "Scan":
         scanned = scanned_axes(node)
-        states = [value.type for value in plain(node)[: len(plain(node)) - len(scanned)] if value is not None]
-        elements = ((x.tensor.dtype, (*x.shape[:axis], *x.shape[axis + 1 :])) for x, axis in scanned)
-        return [*states, *(TensorType(dtype, shape) for dtype, shape in elements)]
+        states = [value.type for value in plain(node)[: -len(scanned)] if value is not None]
+        return [*states, *(TensorType(x.tensor.dtype, put(x.shape, axis)) for x, axis in scanned)]
     return []
 
 
 def scanned_axes(node: Node) -> list[tuple[Value, int]]:
     """The operands of a Scan that are scanned, and along which axes."""
     count = node.attributes["num_scan_inputs"]
-    operands = [value for value in plain(node) if value is not None]
+    operands = [value for value in plain(node)[-count:] if value is not None]
     axes = node.attributes.get("scan_input_axes", (0,) * count)
-    return [
-        (x, normalized_axis(node, axis, len(x.shape)))
-        for x, axis in zip(operands[len(operands) - count :], axes, strict=True)
-    ]
+    return [(x, normalized_axis(node, axis, len(x.shape))) for x, axis in zip(operands, axes, strict=True)]
 
 
 def _joined(first: Type, second: Type, name: str) -> Type:
@@ -123,13 +115,8 @@ def _joined(first: Type, second: Type, name: str) -> Type:
 
 def chosen_branch(node: Node) -> Graph | None:
     """The branch that an If takes, where its condition is known to be constant."""
-    if node.op_type != "If" or node.domain or not _is_small(node.operand(0)):
-        return None
-    condition = _item(node.operand(0))
-    if condition is None:
-        return None
-    branch: Graph = node.attributes["then_branch" if condition else "else_branch"]
-    return branch
+    condition = certain(node.operand(0)) if node.op_type == "If" and not node.domain else None
+    return None if condition is None else bodies(node)["then_branch" if condition.item() else "else_branch"]
 
 
 def _infer_body(body: Graph, *, trust: bool = True) -> list[Type]:
@@ -155,9 +142,8 @@ def repeated(node: Node) -> list[Type]:
     enter(node)
     body: Graph = node.attributes["body"]
     scanned = scanned_axes(node) if node.op_type == "Scan" else []
-    first, skipped = (
-        (2, 1) if node.op_type == "Loop" else (0, 0)
-    )  # before what is carried, among the body's inputs and outputs
+    # before what is carried, among the body's inputs and outputs
+    first, skipped = (2, 1) if node.op_type == "Loop" else (0, 0)
     count = max(len(plain(node)) - first - len(scanned), 0)
     if len(body.outputs) != len(node.outputs) + skipped or len(node.outputs) < count:
         raise ShapeError(f"{node.describe()}: the body gives {len(body.outputs)} outputs for {len(node.outputs)}")
@@ -173,7 +159,7 @@ def repeated(node: Node) -> list[Type]:
     final = [_final(inner.type, made) for inner, made in zip(carried, found[skipped:], strict=False)]
     stacked = found[skipped + count :]
     axes = node.attributes.get("scan_output_axes", (0,) * len(stacked))
-    return [*final, *(_stacked(_outside(kind, node), steps, at) for kind, at in zip(stacked, axes, strict=True))]
+    return [*final, *(_stacked(node, kind, steps, axis) for kind, axis in zip(stacked, axes, strict=True))]
 
 
 def _final(carried: Type, made: Type) -> Type:
@@ -181,36 +167,26 @@ def _final(carried: Type, made: Type) -> Type:
     return carried if isinstance(made, OptionalType) or not isinstance(carried, OptionalType) else made
 
 
-def _outside(kind: Type, node: Node) -> Type:
-    """A type as it is known outside of the bodies of `node`: None for sizes that only they know."""
+def _trip_count(node: Node, body: Graph) -> Dim | None:
+    """How often the body runs, where the condition plays no part."""
+    limit, condition, again = certain(node.input(0)), node.input(1), body.outputs[0]
+    while again.producer is not None and again.producer.op_type == "Identity":
+        again = again.producer.operand(0)
+    is_unending = (condition is None or _holds(condition)) and (again is body.inputs[1] or _holds(again))
+    return dims.maximum(limit.item(), 0) if limit is not None and is_unending else None
+
+
+def _holds(condition: Value) -> bool:
+    content = certain(condition)
+    return content is not None and bool(content.item())
+
+
+def _stacked(node: Node, kind: Type, size: Dim | None, axis: int) -> Type:
+    """The type of what all steps of `node` give, beside each other: None for sizes that only its body knows."""
     if not isinstance(kind, TensorType) or kind.shape is None:
         return kind
     shapes = [value.type.shape or () for value in node.operands if isinstance(value.type, TensorType)]
-    known_names = {name for shape in shapes for dim in shape for name in dims.symbols_of(dim)}
-    shape = tuple(dim if known_names.issuperset(dims.symbols_of(dim)) else None for dim in kind.shape)
-    return TensorType(kind.dtype, shape)
-
-
-def _trip_count(node: Node, body: Graph) -> Dim | None:
-    """How often the body runs, where the condition plays no part."""
-    limit, condition = node.input(0), node.input(1)
-    content = known(limit) if limit is not None and _is_small(limit) else None
-    unending = condition is None or (_is_small(condition) and bool(_item(condition)))
-    again = body.outputs[0]
-    while again.producer is not None and again.producer.op_type == "Identity":
-        again = again.producer.operand(0)
-    if content is None or not unending or not (again is body.inputs[1] or (_is_small(again) and bool(_item(again)))):
-        return None
-    return dims.maximum(content.item(), 0)
-
-
-def _item(value: Value) -> object:
-    content = known(value)
-    return None if content is None else content.item()
-
-
-def _stacked(kind: Type, size: Dim | None, axis: int) -> Type:
-    if not isinstance(kind, TensorType) or kind.shape is None:
-        return kind
-    axis = axis % (len(kind.shape) + 1)
-    return TensorType(kind.dtype, (*kind.shape[:axis], size, *kind.shape[axis:]))
+    names = {name for shape in shapes for dim in shape for name in dims.symbols_of(dim)}
+    shape = [dim if names.issuperset(dims.symbols_of(dim)) else None for dim in kind.shape]
+    shape.insert(axis % (len(shape) + 1), size)
+    return TensorType(kind.dtype, tuple(shape))

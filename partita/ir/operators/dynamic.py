@@ -14,7 +14,7 @@ from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index
 from partita.ir.formula import cast, compute, load, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, known, normalized_axes, required_ints
+from partita.ir.operators.contents import axis_of, certain, known, normalized_axes, required_ints
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import padded, window_of
 from partita.ir.operators.reduction import REDUCTIONS
@@ -179,8 +179,7 @@ def strided_window(node: Node, x: Value, start: Value, step: Value) -> Computati
 
 def _number(value: Value, place: int) -> Expr:
     """An element of a vector of sizes: itself where it is known, what memory holds where it is not."""
-    is_ours = value.parameter is None or value.parameter.is_constant
-    content = known(value) if is_ours else None
+    content = certain(value)
     return load(value, place) if content is None else size(content[place])
 
 

@@ -124,7 +124,7 @@ def one_hot(node: Node, indices: Value, _: Value, values: Value) -> Computation:
     (extent,), axis = required_ints(node, 1), axis_of(node, len(indices.shape) + 1, -1)
 
     def body(*i: Expr) -> Expr:
-        given = cast(load(indices, *i[:axis], *i[axis + 1 :]), DType.INT64)
+        given = cast(load(indices, *put(i, axis)), DType.INT64)
         place = select(given < 0, given + size(extent), given)
         return select(call("eq", place, i[axis]), load(values, 1), load(values, 0))
 

@@ -11,7 +11,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, literal
-from partita.ir.formula import compute, load, select, size
+from partita.ir.formula import compute, load, put, select, size
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.operators.contents import Known
 from partita.ir.operators.registry import computes, infers, operator, propagates
@@ -43,7 +43,7 @@ def copy(node: Node, x: Value) -> Computation:
 @computes("Element", domain=DOMAIN)
 def element_at(node: Node, x: Value, place: Value, *, axis: int = 0) -> Computation:
     """What lies at one place of an axis, which is not checked: a loop counts it."""
-    return compute((*x.shape[:axis], *x.shape[axis + 1 :]), lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
+    return compute(put(x.shape, axis), lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
 
 
 @infers("Region", "Fused", "Chain", domain=DOMAIN)

@@ -213,7 +213,7 @@ def gather(node: Node, x: Value, indices: Value) -> Computation:
         place = wrapped(load(indices, *i[axis : axis + rank]), x.shape[axis])
         return load(x, *i[:axis], place, *i[axis + rank :])
 
-    return compute((*x.shape[:axis], *indices.shape, *x.shape[axis + 1 :]), body)
+    return compute(put(x.shape, axis, *indices.shape), body)
 
 
 def wrapped(index: Expr, dim: Dim) -> Expr:

@@ -36,22 +36,16 @@ def drawn(build: Builder, node: Node, kind: str, shape: Value) -> Value:
     return build(kind, shape, domain=DOMAIN, seed=None if seed is None else int(seed))
 
 
-def _scaled(build: Builder, node: Node, kind: str, factor: float, offset: float) -> Value:
-    given = node.operands
-    default = given[0].tensor.dtype.onnx if given else DType.FLOAT32.onnx
-    shape = build("Shape", given[0]) if given else build.ints(node.attributes["shape"])
-    numbers = build("Cast", drawn(build, node, kind, shape), to=node.attributes.get("dtype", default))
-    return build.affine(numbers, factor, offset)
-
-
-@decomposes("RandomUniform", "RandomUniformLike")
-def random_uniform(build: Builder, node: Node, *, low: float = 0.0, high: float = 1.0) -> Value:
-    return _scaled(build, node, "Uniform", high - low, low)
-
-
-@decomposes("RandomNormal", "RandomNormalLike")
-def random_normal(build: Builder, node: Node, *, scale: float = 1.0, mean: float = 0.0) -> Value:
-    return _scaled(build, node, "Normal", scale, mean)
+@decomposes("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
+def random_numbers(
+    build: Builder, node: Node, like: Value | None, *, shape: Sequence[int] = (), dtype: int | None = None,
+    low: float = 0.0, high: float = 1.0, scale: float = 1.0, mean: float = 0.0,
+) -> Value:  # fmt: skip
+    sizes = build.ints(shape) if like is None else build("Shape", like)
+    kind = DType.FLOAT32 if like is None else like.tensor.dtype
+    is_uniform = "Uniform" in node.op_type
+    numbers = build("Cast", drawn(build, node, "Uniform" if is_uniform else "Normal", sizes), to=dtype or kind.onnx)
+    return build.affine(numbers, high - low, low) if is_uniform else build.affine(numbers, scale, mean)
 
 
 @decomposes("Bernoulli")
