@@ -145,10 +145,6 @@ def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
 
 
 def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Dim]:
-    if dims.all_static([dim, start, end]):
-        indices = range(dim)[start:end:step]
-        return (indices.start if len(indices) else 0), step, len(indices)
-
     def position(value: Dim, low: Dim, high: Dim) -> Dim:
         """A start or end counted from the front and held in [low, high]."""
         if not dims.is_static(value):
@@ -159,9 +155,8 @@ def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Di
 
     low, high = (0, dim) if step > 0 else (-1, dim - 1)
     first, last = position(start, low, high), position(end, low, high)
-    if step > 0 and dims.same(first, 0):
-        return first, step, dims.ceil_div(last, step)
-    return first, step, dims.maximum(dims.ceil_div(*((last - first, step) if step > 0 else (first - last, -step))), 0)
+    length = last - first if step > 0 else first - last
+    return first, step, dims.maximum(dims.ceil_div(length, abs(step)), 0)
 
 
 @computes("Slice")
@@ -174,10 +169,9 @@ def slice_operator(node: Node, x: Value) -> Computation:
 def concat(node: Node, *values: Value) -> Computation:
     shape = values[0].shape
     axis = axis_of(node, len(shape))
-    for value in values[1:]:
-        for place, (a, b) in enumerate(zip(shape, value.shape, strict=True)):
-            if place != axis and not dims.may_equal(a, b):
-                raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
+    for place, sizes in enumerate(zip(*(value.shape for value in values), strict=True)):
+        if place != axis and not all(dims.may_equal(sizes[0], other) for other in sizes[1:]):
+            raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
     ends = [dims.simplified(end) for end in itertools.accumulate(value.shape[axis] for value in values)]
 
     def body(*i: Expr) -> Expr:
@@ -198,11 +192,11 @@ def split(node: Node, x: Value, given: Value | None) -> list[Computation]:
     sizes = sizes if given is None else required_ints(node, 1)
     if len(sizes) != count or (dims.all_static([*sizes, x.shape[axis]]) and sum(sizes) != x.shape[axis]):
         raise ShapeError(f"{node.describe()}: sizes {sizes} do not split axis {axis} into {count} outputs")
-    result = []
-    for part, start in zip(sizes, itertools.accumulate(sizes, initial=0), strict=False):
-        starts = put([size(0)] * len(x.shape), axis, size(start))
-        result.append(window_of(x, put(x.shape, axis, part), starts, [1] * len(starts)))
-    return result
+
+    def part_from(start: Dim, extent: Dim) -> Computation:
+        return compute(put(x.shape, axis, extent), lambda *i: load(x, *put(i, axis, i[axis] + size(start))))
+
+    return list(map(part_from, itertools.accumulate(sizes, initial=0), sizes))
 
 
 @computes("Gather")
