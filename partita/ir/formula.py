@@ -96,6 +96,11 @@ def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
     return Computation(axes, body(*(Index(axis) for axis in axes)))
 
 
+def tensor(indices: Sequence[Index], body: Expr) -> Computation:
+    """The tensor whose element at `indices` (of `indices_over` its shape) is `body`."""
+    return Computation(tuple(index.axis for index in indices), body)
+
+
 def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr]) -> Expr:
     """`body(k0, k1, ...)` combined over the given extents."""
     axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))

@@ -11,7 +11,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, Index, call, literal
-from partita.ir.formula import cast, compute, load, only, put, select, size
+from partita.ir.formula import cast, compute, load, only, put, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import Known, axis_of, required, required_ints
 from partita.ir.operators.internal import DOMAIN, chosen, observe
@@ -37,22 +37,16 @@ def gather_nd(node: Node, x: Value, indices: Value, *, batch_dims: int = 0) -> C
         raise ShapeError(f"{node.describe()}: the indices' last axis decides the result's rank: fix it with `shapes`")
     if depth > len(x.shape) - batch_dims:
         raise ShapeError(f"{node.describe()}: index vectors of length {depth} into {len(x.shape) - batch_dims} axes")
-
-    def body(*i: Expr) -> Expr:
-        place = [wrapped(load(indices, *i[:lead], n), x.shape[batch_dims + n]) for n in range(depth)]
-        return load(x, *i[:batch_dims], *place, *i[lead:])
-
-    return compute((*indices.shape[:-1], *x.shape[batch_dims + depth :]), body)
+    i = indices_over((*indices.shape[:-1], *x.shape[batch_dims + depth :]))
+    place = [wrapped(load(indices, *i[:lead], n), x.shape[batch_dims + n]) for n in range(depth)]
+    return tensor(i, load(x, *i[:batch_dims], *place, *i[lead:]))
 
 
 @computes("ReverseSequence")
 def reverse_sequence(node: Node, x: Value, lengths: Value, *, batch_axis: int = 1, time_axis: int = 0) -> Computation:
-    def body(*i: Expr) -> Expr:
-        length, time = load(lengths, i[batch_axis]), i[time_axis]
-        place = select(time < length, length - 1 - time, time)
-        return load(x, *put(i, time_axis, place))
-
-    return compute(x.shape, body)
+    i = indices_over(x.shape)
+    length, time = load(lengths, i[batch_axis]), i[time_axis]
+    return tensor(i, load(x, *put(i, time_axis, select(time < length, length - 1 - time, time))))
 
 
 # ---------------------------------------------------------------------- choosing
@@ -122,22 +116,17 @@ def range_operator(node: Node, first: Value, _: Value, step: Value) -> Computati
 def one_hot(node: Node, indices: Value, _: Value, values: Value) -> Computation:
     """Places outside [-depth, depth) are off everywhere."""
     (extent,), axis = required_ints(node, 1), axis_of(node, len(indices.shape) + 1, -1)
-
-    def body(*i: Expr) -> Expr:
-        given = cast(load(indices, *put(i, axis)), DType.INT64)
-        place = select(given < 0, given + size(extent), given)
-        return select(call("eq", place, i[axis]), load(values, 1), load(values, 0))
-
-    return compute((*indices.shape[:axis], extent, *indices.shape[axis:]), body)
+    i = indices_over((*indices.shape[:axis], extent, *indices.shape[axis:]))
+    given = cast(load(indices, *put(i, axis)), DType.INT64)
+    place = select(given < 0, given + size(extent), given)
+    return tensor(i, select(call("eq", place, i[axis]), load(values, 1), load(values, 0)))
 
 
 @computes("Trilu")
 def triangle(node: Node, x: Value, diagonal: Value | None, *, upper: int = 1) -> Computation:
-    def body(*i: Expr) -> Expr:
-        offset, distance = 0 if diagonal is None else only(diagonal), i[-1] - i[-2]
-        return select(distance >= offset if upper else distance <= offset, load(x, *i), 0)
-
-    return compute(x.shape, body)
+    i, offset = indices_over(x.shape), 0 if diagonal is None else only(diagonal)
+    distance = i[-1] - i[-2]
+    return tensor(i, select(distance >= offset if upper else distance <= offset, load(x, *i), 0))
 
 
 @computes("EyeLike")
@@ -179,15 +168,11 @@ def scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Procedur
 @computes("TensorScatter")
 def tensor_scatter(node: Node, cache: Value, update: Value, places: Value | None, *, mode: str = "") -> Computation:
     """A cache with an update written at a place of its own for each sample, or around its end (`circular`)."""
-    axis = axis_of(node, len(cache.shape), -2)
-
-    def body(*i: Expr) -> Expr:
-        offset = i[axis] - (load(places, i[0]) if places is not None else 0)
-        offset = call("mod", offset, size(cache.shape[axis])) if mode == "circular" else offset
-        inside = (offset >= 0) & (offset < size(update.shape[axis]))
-        return select(inside, load(update, *put(i, axis, offset)), load(cache, *i))
-
-    return compute(cache.shape, body)
+    axis, i = axis_of(node, len(cache.shape), -2), indices_over(cache.shape)
+    offset = i[axis] - (load(places, i[0]) if places is not None else 0)
+    offset = call("mod", offset, size(cache.shape[axis])) if mode == "circular" else offset
+    inside = (offset >= 0) & (offset < size(update.shape[axis]))
+    return tensor(i, select(inside, load(update, *put(i, axis, offset)), load(cache, *i)))
 
 
 @computes("BitCast")

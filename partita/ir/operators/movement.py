@@ -11,11 +11,12 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size
+from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.operators.older import default_was
 from partita.ir.operators.registry import computes, operator, upgrades
+from partita.ir.procedure import indices_over
 from partita.ir.types import DType
 
 # ---------------------------------------------------------------------- views: the same elements in the same order
@@ -122,11 +123,9 @@ def tile(node: Node, x: Value) -> Computation:
 
 def window_of(x: Value, shape: Sequence[Dim], starts: Sequence[Expr], steps: Sequence[Expr | int]) -> Computation:
     """Elements `start + index * step` along each axis."""
-
-    def body(*i: Expr) -> Expr:
-        return load(x, *(index * step + start for index, start, step in zip(i, starts, steps, strict=True)))
-
-    return compute(shape, body)
+    i = indices_over(shape)
+    places = (index * step + start for index, start, step in zip(i, starts, steps, strict=True))
+    return tensor(i, load(x, *places))
 
 
 def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
@@ -173,15 +172,12 @@ def concat(node: Node, *values: Value) -> Computation:
         if place != axis and not all(dims.may_equal(sizes[0], other) for other in sizes[1:]):
             raise ShapeError(f"{node.describe()}: the operands differ on axis {place}, which is not joined")
     ends = [dims.simplified(end) for end in itertools.accumulate(value.shape[axis] for value in values)]
-
-    def body(*i: Expr) -> Expr:
-        starts = zip(values, [0, *ends], strict=False)
-        *pieces, result = (load(value, *put(i, axis, i[axis] - size(start))) for value, start in starts)
-        for piece, end in reversed(list(zip(pieces, ends, strict=False))):
-            result = select(i[axis] < size(end), piece, result)
-        return result
-
-    return compute(put(shape, axis, ends[-1]), body)
+    i = indices_over(put(shape, axis, ends[-1]))
+    starts = zip(values, [0, *ends], strict=False)
+    *pieces, result = (load(value, *put(i, axis, i[axis] - size(start))) for value, start in starts)
+    for piece, end in reversed(list(zip(pieces, ends, strict=False))):
+        result = select(i[axis] < size(end), piece, result)
+    return tensor(i, result)
 
 
 @computes("Split")
@@ -202,12 +198,9 @@ def split(node: Node, x: Value, given: Value | None) -> list[Computation]:
 @computes("Gather")
 def gather(node: Node, x: Value, indices: Value) -> Computation:
     axis, rank = axis_of(node, len(x.shape)), len(indices.shape)
-
-    def body(*i: Expr) -> Expr:
-        place = wrapped(load(indices, *i[axis : axis + rank]), x.shape[axis])
-        return load(x, *i[:axis], place, *i[axis + rank :])
-
-    return compute(put(x.shape, axis, *indices.shape), body)
+    i = indices_over(put(x.shape, axis, *indices.shape))
+    place = wrapped(load(indices, *i[axis : axis + rank]), x.shape[axis])
+    return tensor(i, load(x, *i[:axis], place, *i[axis + rank :]))
 
 
 def wrapped(index: Expr, dim: Dim) -> Expr:
@@ -221,13 +214,10 @@ def depth_to_space(node: Node, x: Value, *, blocksize: int, mode: str = "DCR") -
     if not dims.may_be_multiple(channels, block * block):
         raise ShapeError(f"{node.describe()}: {channels} channels are no multiple of {block * block}")
     depth = dims.floor_div(channels, block * block)
-
-    def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-        place = (h % block) * block + w % block
-        channel = place * size(depth) + c if mode == "DCR" else c * (block * block) + place
-        return load(x, n, channel, h // block, w // block)
-
-    return compute((batch, depth, *(dim * block for dim in spatial)), body)
+    i = n, c, h, w = indices_over((batch, depth, *(dim * block for dim in spatial)))
+    place = (h % block) * block + w % block
+    channel = place * size(depth) + c if mode == "DCR" else c * (block * block) + place
+    return tensor(i, load(x, n, channel, h // block, w // block))
 
 
 @computes("SpaceToDepth")
@@ -236,13 +226,10 @@ def space_to_depth(node: Node, x: Value, *, blocksize: int, mode: str = "DCR") -
     for axis, dim in enumerate(spatial, start=2):
         if not dims.may_be_multiple(dim, block):
             raise ShapeError(f"{node.describe()}: the size {dim} of axis {axis} is no multiple of {block}")
-
-    def body(n: Expr, c: Expr, h: Expr, w: Expr) -> Expr:
-        parts = (c // size(channels), c % size(channels)), (c % block**2, c // block**2)
-        place, channel = parts[mode != "DCR"]
-        return load(x, n, channel, h * block + place // block, w * block + place % block)
-
-    return compute((batch, channels * block * block, *(dims.floor_div(dim, block) for dim in spatial)), body)
+    i = n, c, h, w = indices_over((batch, channels * block**2, *(dims.floor_div(dim, block) for dim in spatial)))
+    parts = (c // size(channels), c % size(channels)), (c % block**2, c // block**2)
+    place, channel = parts[mode != "DCR"]
+    return tensor(i, load(x, n, channel, h * block + place // block, w * block + place % block))
 
 
 # ---------------------------------------------------------------------- padding
@@ -282,17 +269,14 @@ def padded(
     x: Value, shape: Sequence[Dim], before: Sequence[Expr], axes: Iterable[int], mode: str, fill: Value | None
 ) -> Computation:
     """Elements `index - before`; what lies outside along `axes` is as `mode` says, `fill` (or 0) where constant."""
-
-    def body(*i: Expr) -> Expr:
-        source = [index - first for index, first in zip(i, before, strict=True)]
-        if mode != "constant":
-            held = {n: PLACES[mode](source[n], x.shape[n]) for n in axes}
-            return load(x, *(held.get(n, index) for n, index in enumerate(source)))
-        inside = all_within((source[n], x.shape[n]) for n in axes)
-        outside = literal(0, x.tensor.dtype) if fill is None else only(fill)
-        return load(x, *source) if inside is None else select(inside, load(x, *source), outside)
-
-    return compute(shape, body)
+    i = indices_over(shape)
+    source = [index - first for index, first in zip(i, before, strict=True)]
+    if mode != "constant":
+        held = {n: PLACES[mode](source[n], x.shape[n]) for n in axes}
+        return tensor(i, load(x, *(held.get(n, index) for n, index in enumerate(source))))
+    inside = all_within((source[n], x.shape[n]) for n in axes)
+    outside = literal(0, x.tensor.dtype) if fill is None else only(fill)
+    return tensor(i, load(x, *source) if inside is None else select(inside, load(x, *source), outside))
 
 
 # ---------------------------------------------------------------------- older opsets

@@ -14,7 +14,7 @@ from partita.ir.operators.contents import axis_of
 from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.internal import DOMAIN, repeated
 from partita.ir.operators.older import with_trailing_axes
-from partita.ir.operators.registry import becomes, computes, decomposes, infers, keeps_type, upgrades
+from partita.ir.operators.registry import becomes, computes, decomposes, infers, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 
@@ -45,7 +45,7 @@ def _power(base: Expr, exponent: float) -> Expr:
     return quarters.get(exponent, call("pow", base, exponent))
 
 
-keeps_type("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")
+infers("InstanceNormalization", "GroupNormalization", "MeanVarianceNormalization")(lambda node, x: x.type)
 
 
 @infers("Softmax", "LogSoftmax", "Hardmax", "LpNormalization")

@@ -14,16 +14,14 @@ from partita.ir.operators.registry import computes, performs
 from partita.ir.procedure import Procedure, current, each, indices_over, store
 from partita.ir.types import DType
 
-Finish = Callable[[Expr, Expr], Expr]  # (the reduced value, the number of elements) -> the result
-
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """`element` of every entry combined, then `finish`ed."""
+    """`element` of every entry combined, then, with the number of entries, `finish`ed."""
 
     combine: str
     element: Callable[[Expr], Expr] = lambda e: e
-    finish: Finish = lambda total, count: total
+    finish: Callable[[Expr, Expr], Expr] = lambda total, count: total
 
     def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
         """The reduction of `entry` over `axes`."""
@@ -97,14 +95,11 @@ def arg_extreme(node: Node, x: Value, *, keepdims: int = 1, select_last_index: i
 def cumulative(node: Node, x: Value, *, exclusive: int = 0, reverse: int = 0) -> Procedure:
     """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
     axis, i = normalized_axis(node, required(node, 1).item(), len(x.shape)), indices_over(x.shape)
-    y, is_sum = node.output, node.op_type == "CumSum"
-
-    def along(place: Expr) -> tuple[Expr, ...]:
-        return put(i, axis, size(x.shape[axis]) - 1 - place if reverse else place)
-
-    here, before = along(i[axis]), along(i[axis] - 1)
+    combine, neutral = ("add", 0) if node.op_type == "CumSum" else ("mul", 1)
+    here, before = (
+        put(i, axis, size(x.shape[axis]) - 1 - place if reverse else place) for place in (i[axis], i[axis] - 1)
+    )
     element = load(x, *(before if exclusive else here))
-    total = current(y, before) + element if is_sum else current(y, before) * element
-    first = literal(0 if is_sum else 1, x.tensor.dtype) if exclusive else element
-    step = store(y, here, select(i[axis] > 0, total, first))
+    total = call(combine, current(node.output, before), element)
+    step = store(node.output, here, select(i[axis] > 0, total, neutral if exclusive else element))
     return Procedure((each(i[axis:], step),), rows=tuple(index.axis for index in i[:axis]))

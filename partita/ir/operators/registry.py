@@ -118,11 +118,6 @@ becomes = Declare[Replace]("sized_by_data")
 versions of the operator too, where the domain is not ONNX's own."""
 
 
-def keeps_type(*names: str, domain: str = "") -> None:
-    """Declares operators whose only output has the type of the first operand."""
-    infers(*names, domain=domain)(lambda node: node.operand(0).type)
-
-
 def upgrades(*names: str, before: int, domain: str = "") -> Callable[[Upgrade], Upgrade]:
     """Declares what nodes of opsets older than `before` need to mean the same in `before`. The step changes the node in
     place, or gives the values that take the place of its outputs. Steps run from the oldest on."""

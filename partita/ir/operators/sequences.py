@@ -11,7 +11,7 @@ import functools
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import infers, keeps_type
+from partita.ir.operators.registry import infers
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UndeterminedTypeError
 
 
@@ -70,4 +70,4 @@ def sequence_construct(node: Node) -> Type:
     return functools.reduce(joined_sequences, (SequenceType(element_of(value.type)) for value in node.operands))
 
 
-keeps_type("Copy", domain="partita")
+infers("Copy", domain="partita")(lambda node, x: x.type)
