@@ -14,7 +14,7 @@ from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.older import default_was
+from partita.ir.operators.older import value_renamed
 from partita.ir.operators.registry import computes, operator, upgrades
 from partita.ir.procedure import indices_over
 from partita.ir.types import DType
@@ -281,7 +281,7 @@ def padded(
 
 # ---------------------------------------------------------------------- older opsets
 
-default_was("Concat", before=4, axis=1)
+value_renamed("Concat", before=4, attribute="axis", values={None: 1})
 
 
 @upgrades("Pad", before=11)

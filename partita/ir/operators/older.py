@@ -50,13 +50,8 @@ def attributes_to_operands(build: Builder, node: Node, old: defs.OpSchema) -> No
             build.graph.set_input(node, place, None if content == () else build.constant(content, dtype))
 
 
-def default_was(*names: str, before: int, **defaults: Any) -> None:
-    """Attributes that did not exist, or had no default: what an absent one meant is written down."""
-    upgrades(*names, before=before)(lambda build, node: node.attributes.update(defaults | node.attributes))
-
-
 def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, Any]) -> None:
-    """Values of an attribute that are spelled otherwise now."""
+    """Values of an attribute that are spelled otherwise now; None stands for its absence."""
 
     def step(build: Builder, node: Node) -> None:
         old = node.attributes.get(attribute)

@@ -17,7 +17,7 @@ from partita.ir.operators.contents import known, normalized_axes, required, requ
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe, vector_of
 from partita.ir.operators.movement import clamped
-from partita.ir.operators.older import default_was, value_renamed
+from partita.ir.operators.older import value_renamed
 from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data, upgrades
 from partita.ir.types import DType, TensorType, Type
 
@@ -189,7 +189,7 @@ def _origin(mode: str, place: Expr, scale: Expr, length: Expr, extent: Expr, end
 # ---------------------------------------------------------------------- older opsets
 
 value_renamed("GridSample", before=20, attribute="mode", values={"bilinear": "linear", "bicubic": "cubic"})
-default_was("RoiAlign", before=16, coordinate_transformation_mode="output_half_pixel")
+value_renamed("RoiAlign", before=16, attribute="coordinate_transformation_mode", values={None: "output_half_pixel"})
 value_renamed("Upsample", before=7, attribute="mode", values={"bilinear": "linear"})
 
 
