@@ -83,16 +83,14 @@ def unsqueeze(build: Builder, node: Node, x: Value, axes: Value) -> Value:
     return viewed(build, x, build("Where", build.cast(fresh, DType.BOOL), 1, moved))
 
 
-@sized_by_data("Squeeze", operands=[1])
-def squeeze(build: Builder, node: Node, x: Value, axes: Value) -> Value:
-    return without(build, x, axes)
-
-
 def without(build: Builder, x: Value, axes: Value) -> Value:
     """`x` without `axes` of size 1."""
     kept = len(x.shape) - dims.product(axes.shape)
     _, places = build.node("TopK", flags(build, axes, len(x.shape)), [kept], outputs=2, largest=0)
     return viewed(build, x, build("Gather", build("Shape", x), places))
+
+
+sized_by_data("Squeeze", operands=[1])(lambda build, node, x, axes: without(build, x, axes))
 
 
 @sized_by_data("Expand", operands=[1])
@@ -188,8 +186,8 @@ def split(build: Builder, node: Node, x: Value, parts: Value) -> Sequence[Value]
     axis, parts = axis_of(node, len(x.shape)), build.cast(parts, INT64)
     length = build("Gather", build("Shape", x), build.constant(axis, INT64))
     # a negative part leaves the others, and so the sum of all that are not, larger than the whole
-    positive = build("ReduceSum", build("Abs", parts), keepdims=0)
-    fits = build("And", *(build("Equal", total, length) for total in (positive, build("ReduceSum", parts, keepdims=0))))
+    totals = (build("ReduceSum", each, keepdims=0) for each in (parts, build("Abs", parts)))
+    fits = build("And", *(build("Equal", total, length) for total in totals))
     sizes = observe(build, parts, fits, "the parts are not the whole")
     return build.node("Split", x, sizes, outputs=len(node.outputs), axis=axis)
 

@@ -32,12 +32,8 @@ def linear_index(indices: Sequence[Expr], shape: Sequence[Dim]) -> Expr:
 
 def indices_at(position: Expr, shape: Sequence[Dim]) -> list[Expr]:
     """The indices of an element from its position in row-major order."""
-    result: list[Expr] = []
-    for axis, dim in enumerate(shape):
-        inner = dims.product(shape[axis + 1 :])
-        index = position // size(inner)
-        result.append(index % size(dim) if axis else index)
-    return result
+    inner = [position // size(dims.product(shape[axis + 1 :])) for axis in range(len(shape))]
+    return [*inner[:1], *(index % size(dim) for index, dim in zip(inner[1:], shape[1:], strict=True))]
 
 
 def reshaped(value: Value, shape: Sequence[Dim]) -> Computation:
@@ -50,19 +46,18 @@ def reshape(node: Node, x: Value, *, allowzero: int = 0) -> Computation:
     """0 keeps a dimension (without `allowzero`), one -1 takes what is left."""
     source, target = x.shape, list(required_ints(node, 1))
     for axis, dim in enumerate(target):
-        if dims.is_static(dim) and dim == 0 and not allowzero:
+        if dim == 0 and not allowzero:
             if axis >= len(source):
                 raise ShapeError(f"{node.describe()}: the shape {target} copies axis {axis}, which the input lacks")
             target[axis] = source[axis]
-    wild = [axis for axis, dim in enumerate(target) if dims.is_static(dim) and dim == -1]
-    if len(wild) > 1 or any(dims.is_static(dim) and dim < -1 for dim in target):
+    if target.count(-1) > 1 or any(dims.is_static(dim) and dim < -1 for dim in target):
         raise ShapeError(f"{node.describe()}: the shape {target} may hold one -1 and no other negative size")
     total = dims.product(source)
-    if wild:
-        rest = dims.product(dim for axis, dim in enumerate(target) if axis != wild[0])
-        if dims.is_static(rest) and rest == 0:
+    if -1 in target:
+        rest = dims.product(put(target, target.index(-1)))
+        if rest == 0:
             raise ShapeError(f"{node.describe()}: the -1 in shape {target} is not determined, as another size is 0")
-        target[wild[0]] = dims.floor_div(total, rest)
+        target[target.index(-1)] = dims.floor_div(total, rest)
     if dims.all_static([total, *target]) and dims.product(target) != total:
         raise ShapeError(f"{node.describe()}: shape {tuple(target)} does not hold {total} elements")
     return reshaped(x, target)

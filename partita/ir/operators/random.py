@@ -68,9 +68,6 @@ def multinomial(build: Builder, node: Node, x: Value, *, sample_size: int = 1, d
     return build("ReduceSum", build("Cast", passed, to=dtype), [2], keepdims=0)
 
 
-# ---------------------------------------------------------------------- dropout
-
-
 @becomes("Dropout")
 def dropout(build: Builder, node: Node, x: Value, ratio: Value | None, mode: Value | None) -> Sequence[Value] | None:
     """What training drops, where it may be training: elements whose number is below the ratio. The others are scaled,

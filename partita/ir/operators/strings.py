@@ -29,9 +29,6 @@ LIBRARY = "text"
 INT64 = DType.INT64
 
 
-# ---------------------------------------------------------------------- split
-
-
 @becomes("StringSplit")
 def string_split(build: Builder, node: Node, x: Value, *, delimiter: str = "", maxsplit: int = -1) -> Sequence[Value]:
     """The pieces are counted first: the most decide how many there is room for."""
@@ -50,9 +47,6 @@ def split_strings(node: Node, x: Value, _: Value, *, delimiter: str, most: int) 
     (room,) = required_ints(node, 1)
     results = (TensorType(DType.STRING, (*x.shape, room)), TensorType(INT64, x.shape))
     return Routine(LIBRARY, "split_strings", dims.product(x.shape), (x, delimiter, most, room), results)
-
-
-# ---------------------------------------------------------------------- normalize
 
 
 @functools.cache
@@ -96,9 +90,6 @@ def change_case(node: Node, x: Value, table: Value) -> Routine:
     return Routine(LIBRARY, "change_case", dims.product(x.shape), (x, table, table.shape[0]), (x.tensor,), cost=500.0)
 
 
-# ---------------------------------------------------------------------- match
-
-
 @decomposes("RegexFullMatch")
 def regex_full_match(build: Builder, node: Node, x: Value, *, pattern: str = "") -> Value:
     try:
@@ -114,9 +105,6 @@ def regex_full_match(build: Builder, node: Node, x: Value, *, pattern: str = "")
 def match_program(node: Node, x: Value, program: Value, ranges: Value) -> Routine:
     arguments, result = (x, program, program.shape[0], ranges), TensorType(DType.BOOL, x.shape)
     return Routine(LIBRARY, "match_program", dims.product(x.shape), arguments, (result,), cost=2000.0)
-
-
-# ---------------------------------------------------------------------- look up
 
 
 def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Value, np.ndarray]:
@@ -141,7 +129,7 @@ infers("Find", domain=DOMAIN)(lambda node, x, keys: TensorType(INT64, x.shape))
 @performs("Find", domain=DOMAIN)
 def find_places(node: Node, x: Value, keys: Value) -> Procedure:
     """How many keys come before each element: a sum of powers of two, the largest first."""
-    i, count, place = indices_over(x.shape), int(keys.shape[0]), temporary("place", INT64, [])
+    i, count, place = indices_over(x.shape), keys.shape[0], temporary("place", INT64, [])
     bit = over("bit", count.bit_length())
     further = current(place) + call("shift_right", literal(1 << count.bit_length() >> 1, INT64), bit)
     last = load(keys, call("min", further, count) - 1)
@@ -150,9 +138,6 @@ def find_places(node: Node, x: Value, keys: Value) -> Procedure:
     found = select(current(place) < count, select(other, count, current(place)), count)
     nest = each([], store(place, [], 0), each([bit], add), once(store(node.output, i, found)))
     return procedure(nest, rows=i)
-
-
-# ---------------------------------------------------------------------- n-grams, counted
 
 
 @decomposes("TfIdfVectorizer")
