@@ -11,10 +11,11 @@ from onnx import TensorProto
 from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes
 from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
-from partita.ir.formula import broadcast_load, cast, compute, only, select
+from partita.ir.formula import broadcast_load, cast, compute, only, select, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.registry import computes, operator, upgrades
+from partita.ir.procedure import indices_over
 from partita.ir.types import DType
 
 
@@ -150,15 +151,13 @@ def cast_operator(
     node: Node, x: Value, like: Value | None, *, to: int = 0, saturate: int = 1, round_mode: str = "up"
 ) -> Computation:
     target = DType.from_onnx(to) if like is None else like.tensor.dtype
-
-    def scalar(x: Expr) -> Expr:
-        if x.dtype is target:
-            return x
-        if target is DType.FLOAT8E8M0 and round_mode != "up":
-            x = call(f"power_of_two_{round_mode}", cast(x, DType.FLOAT32))
-        return Cast(x, target, bool(saturate))
-
-    return compute(x.shape, lambda *i: scalar(broadcast_load(x, i)))
+    i = indices_over(x.shape)
+    entry = broadcast_load(x, i)
+    if entry.dtype is target:
+        return tensor(i, entry)
+    if target is DType.FLOAT8E8M0 and round_mode != "up":
+        entry = call(f"power_of_two_{round_mode}", cast(entry, DType.FLOAT32))
+    return tensor(i, Cast(entry, target, bool(saturate)))
 
 
 # ---------------------------------------------------------------------- older opsets

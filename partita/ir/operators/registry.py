@@ -91,11 +91,11 @@ def of_node(rule: Declared) -> Declared:
     return cast(Declared, filled)
 
 
+@dataclass(frozen=True)
 class Declare(Generic[Declared]):
     """A decorator: puts the decorated function into a slot of the operators named."""
 
-    def __init__(self, slot: str) -> None:
-        self.slot = slot
+    slot: str
 
     def __call__(self, *names: str, domain: str = "") -> Callable[[Declared], Declared]:
         def register(function: Declared) -> Declared:

@@ -49,12 +49,6 @@ def joined_sequences(first: SequenceType, second: SequenceType) -> SequenceType:
     return SequenceType(TensorType(a.dtype, tuple(shape)))
 
 
-def _sequence(value: Value) -> SequenceType:
-    if not isinstance(value.type, SequenceType):
-        raise UndeterminedTypeError(f"{value.name!r} is {value.type}, not a sequence")
-    return value.type
-
-
 @infers("SequenceEmpty")
 def sequence_empty(node: Node, *, dtype: int = DType.FLOAT32.onnx) -> Type:
     return SequenceType(TensorType(DType.from_onnx(dtype), None), is_empty=True)
@@ -62,7 +56,8 @@ def sequence_empty(node: Node, *, dtype: int = DType.FLOAT32.onnx) -> Type:
 
 @infers("SequenceInsert")
 def sequence_insert(node: Node, sequence: Value, x: Value) -> Type:
-    return joined_sequences(_sequence(sequence), SequenceType(element_of(x.type)))
+    kind = sequence.type if isinstance(sequence.type, SequenceType) else SequenceType(element_of(sequence.type))
+    return joined_sequences(kind, SequenceType(element_of(x.type)))
 
 
 @infers("SequenceConstruct")

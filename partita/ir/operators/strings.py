@@ -111,16 +111,11 @@ def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Va
     """Where each element of `x` is among sorted `keys`, their number where it is not; and the order that sorts them, as
     places. Of equal keys the last counts. Numbers are compared as int64 or float64; a NaN is equal to another."""
     kind = DType.STRING if x.tensor.dtype is DType.STRING else DType.FLOAT64 if x.tensor.dtype.is_float else INT64
-    if kind is DType.STRING:
-        last = {word: place for place, word in enumerate(keys)}
-        order = np.array([last[word] for word in sorted(last, key=lambda word: word.encode())], np.int64)
-        table = build.constant([keys[place] for place in order], DType.STRING)
-    else:
-        numbers = np.asarray(keys, kind.numpy)
-        order = len(numbers) - 1 - np.unique(numbers[::-1], return_index=True)[1] if len(numbers) else np.zeros(0, int)
-        table = build.constant(numbers[order], kind)
-        x = x if x.tensor.dtype is kind else build("Cast", x, to=kind.onnx)
-    return build("Find", x, table, domain=DOMAIN), order
+    comparable = [key.encode() if isinstance(key, str) else key for key in keys]
+    backward = np.asarray(comparable, object if kind is DType.STRING else kind.numpy)[::-1]
+    order = len(keys) - 1 - np.unique(backward, return_index=True)[1]
+    table = build.constant([keys[place] for place in order], kind)
+    return build("Find", build.cast(x, kind), table, domain=DOMAIN), order
 
 
 infers("Find", domain=DOMAIN)(lambda node, x, keys: TensorType(INT64, x.shape))

@@ -6,7 +6,6 @@ Operators that have a rule in `RULES` can be differentiated; others are refused 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 
 from partita.errors import UnsupportedOperatorError
@@ -39,17 +38,12 @@ def trains(name: str, moments: int) -> Callable[[Step], Step]:
     return register
 
 
-def regularized(build: Builder, x: Value, gradient: Value, coefficient: float) -> Value:
-    """The gradient, with that of a penalty on large parameters."""
-    return build("Add", build.affine(x, coefficient), gradient)
-
-
 @trains("Momentum", moments=1)
 def momentum(
     build: Builder, rate: Value, count: Value, x: Value, gradient: Value, velocity: Value, *,
     alpha: float, beta: float, mode: str, norm_coefficient: float,
 ) -> list[Value]:  # fmt: skip
-    slope = regularized(build, x, gradient, norm_coefficient)
+    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     # The first gradient counts in full.
     share = build("Where", build("LessOrEqual", count, 0), build.scalar(1, x), build.scalar(beta, x))
     new = build("Add", build.affine(velocity, alpha), build("Mul", share, slope))
@@ -64,7 +58,7 @@ def adam(
     norm_coefficient_post: float = 0.0,
 ) -> list[Value]:  # fmt: skip
     """The rate is corrected for moments that start from 0, but at the first step, when there is nothing to correct."""
-    slope = regularized(build, x, gradient, norm_coefficient)
+    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     first = build("Add", build.affine(first, alpha), build.affine(slope, 1 - alpha))
     second = build("Add", build.affine(second, beta), build.affine(build("Mul", slope, slope), 1 - beta))
     steps = build.cast(count, DType.FLOAT64)  # beta is near 1: its powers want the digits
@@ -81,7 +75,7 @@ def adagrad(
     decay_factor: float = 0.0, epsilon: float = 1e-6, norm_coefficient: float = 0.0,
 ) -> list[Value]:  # fmt: skip
     steps = build.affine(build.cast(count, rate.tensor.dtype), decay_factor, 1.0)
-    slope = regularized(build, x, gradient, norm_coefficient)
+    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     squares = build("Add", squares, build("Mul", slope, slope))
     step = build("Mul", build("Div", rate, steps), slope)
     return [build("Sub", x, build("Div", step, build("Add", build("Sqrt", squares), epsilon))), squares]
@@ -101,7 +95,8 @@ def gradient(build: Builder, node: Node) -> list[Value]:
         )
     sources = node.operands[: len(xs)]
     found = _backwards(build, node, y, set(sources), set(node.operands))
-    return [found[x] if x in found else _everywhere(build, 0, x) for x in sources]
+    zeros = {x: build("Expand", build.scalar(0, x), build("Shape", x)) for x in sources if x not in found}
+    return [(found | zeros)[x] for x in sources]
 
 
 def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed: set[Value]) -> dict[Value, Value]:
@@ -111,7 +106,7 @@ def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed:
     for inner in nodes:
         if varying.intersection(inner.operands):
             varying.update(output for output in inner.outputs if output not in fixed)
-    found = {y: _everywhere(build, 1, y)} if y in varying else {}
+    found = {y: build("Expand", build.scalar(1, y), build("Shape", y))} if y in varying else {}
     for inner in reversed(nodes):
         if not any(output in found and output not in fixed for output in inner.outputs):
             continue
@@ -122,10 +117,6 @@ def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed:
                 term = _summed_to(build, node, term, operand)
                 found[operand] = build("Add", found[operand], term) if operand in found else term
     return found
-
-
-def _everywhere(build: Builder, number: float, like: Value) -> Value:
-    return build("Expand", build.scalar(number, like), build("Shape", like))
 
 
 def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
@@ -142,10 +133,6 @@ def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
         return term
     total = build("ReduceSum", term, axes, keepdims=1)
     return build("Squeeze", total, range(extra)) if extra else total
-
-
-def _times(build: Builder, *factors: Value) -> Value:
-    return functools.reduce(functools.partial(build, "Mul"), factors)
 
 
 def _mat_mul(build: Builder, node: Node, g: Value) -> list[Value]:
@@ -180,7 +167,7 @@ def _reduce(build: Builder, node: Node, g: Value) -> list[Value]:
     result = build("Expand", g, build("Shape", x))
     if node.op_type == "ReduceMean":
         counts = (build.cast(build("Size", value), g.tensor.dtype) for value in (node.output, x))
-        result = _times(build, result, build("Div", *counts))
+        result = build("Mul", result, build("Div", *counts))
     return [result]
 
 
@@ -193,15 +180,15 @@ RULES: dict[str, Rule] = {
     "Mul": lambda build, node, g: [build("Mul", g, node.operand(1)), build("Mul", g, node.operand(0))],
     "Div": lambda build, node, g: [
         build("Div", g, node.operand(1)),
-        build("Neg", _times(build, build("Div", g, node.operand(1)), node.output)),
+        build("Neg", build("Mul", build("Div", g, node.operand(1)), node.output)),
     ],
     "Neg": lambda build, node, g: [build("Neg", g)],
     "Identity": lambda build, node, g: [g],
     "Exp": lambda build, node, g: [build("Mul", g, node.output)],
     "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
     "Sqrt": lambda build, node, g: [build("Div", build.affine(g, 0.5), node.output)],
-    "Tanh": lambda build, node, g: [_times(build, g, build("Sub", 1, _times(build, node.output, node.output)))],
-    "Sigmoid": lambda build, node, g: [_times(build, g, node.output, build("Sub", 1, node.output))],
+    "Tanh": lambda build, node, g: [build("Mul", g, build("Sub", 1, build("Mul", node.output, node.output)))],
+    "Sigmoid": lambda build, node, g: [build("Mul", build("Mul", g, node.output), build("Sub", 1, node.output))],
     "Relu": lambda build, node, g: [build("Where", build("Greater", node.operand(0), 0), g, 0)],
     "MatMul": _mat_mul,
     "Transpose": _transpose,
