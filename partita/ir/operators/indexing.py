@@ -89,9 +89,7 @@ def shape_operator(node: Node, x: Value, *, start: int = 0, end: int | None = No
     return compute([len(elements)], lambda i: chosen(elements, i))
 
 
-@computes("Size")
-def size_operator(node: Node, x: Value) -> Computation:
-    return compute([], lambda: size(dims.product(x.shape)))
+computes("Size")(lambda node, x: compute([], lambda: size(dims.product(x.shape))))
 
 
 @computes("ConstantOfShape")

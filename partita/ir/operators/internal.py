@@ -12,7 +12,7 @@ from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, literal
 from partita.ir.formula import compute, load, put, select, size
-from partita.ir.graph import Graph, Node, Value
+from partita.ir.graph import Node, Value
 from partita.ir.operators.contents import Known
 from partita.ir.operators.registry import computes, infers, operator, propagates
 from partita.ir.types import DType, Type
@@ -34,10 +34,8 @@ def dims_operator(node: Node, *, dims: Sequence[Dim], rank: int) -> Computation:
     return compute([len(dims)] * rank, lambda *i: chosen(dims, i[0]) if i else size(dims[0]))
 
 
-@computes("Copy", domain=DOMAIN)
-def copy(node: Node, x: Value) -> Computation:
-    """The operand, in memory of its own."""
-    return compute(x.shape, lambda *i: load(x, *i))
+# the operand, in memory of its own
+computes("Copy", domain=DOMAIN)(lambda node, x: compute(x.shape, lambda *i: load(x, *i)))
 
 
 @computes("Element", domain=DOMAIN)
@@ -46,10 +44,9 @@ def element_at(node: Node, x: Value, place: Value, *, axis: int = 0) -> Computat
     return compute(put(x.shape, axis), lambda *i: load(x, *i[:axis], load(place), *i[axis:]))
 
 
-@infers("Region", "Fused", "Chain", domain=DOMAIN)
-def body_types(node: Node, *, body: Graph) -> list[Type]:
-    """A node that holds its meaning as a graph, whose inputs are the node's operands."""
-    return [output.type for output in body.outputs]
+# nodes that hold their meaning as a graph, whose inputs are the node's operands: what is known inside is known outside
+infers("Region", "Fused", "Chain", domain=DOMAIN)(lambda node, *, body: [output.type for output in body.outputs])
+propagates("Region", "Fused", domain=DOMAIN)(lambda node, *, body: body.outputs[0].known)
 
 
 def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
@@ -61,12 +58,6 @@ def repeated(build: Builder, vector: Value, count: Dim) -> Value:
     """Each element of a vector `count` times."""
     column = build("Unsqueeze", vector, [1])
     return build("Reshape", build("Expand", column, vector_of(build, [1, count])), [-1])
-
-
-@propagates("Region", "Fused", domain=DOMAIN)
-def body_content(node: Node, *, body: Graph) -> Known | None:
-    """What is known inside is known outside."""
-    return body.outputs[0].known
 
 
 @infers("Observe", domain=DOMAIN)

@@ -122,16 +122,12 @@ def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed:
 def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
     """A gradient summed over the axes along which its operand was broadcast."""
     extra = len(term.shape) - len(like.shape)
-    axes = [*range(extra)]
-    for axis, (wide, own) in enumerate(zip(term.shape[extra:], like.shape, strict=True), start=extra):
-        if dims.same(wide, own):
-            continue
-        if not dims.is_static(own) or own != 1:
-            raise UnsupportedOperatorError(f"{node.describe()}: it is not known whether {like.name!r} is broadcast")
-        axes.append(axis)
-    if not axes:
+    others = [n for n, own in enumerate(like.shape) if not dims.same(term.shape[extra + n], own)]
+    if not all(dims.is_one(like.shape[n]) for n in others):
+        raise UnsupportedOperatorError(f"{node.describe()}: it is not known whether {like.name!r} is broadcast")
+    if not extra and not others:
         return term
-    total = build("ReduceSum", term, axes, keepdims=1)
+    total = build("ReduceSum", term, [*range(extra), *(extra + n for n in others)], keepdims=1)
     return build("Squeeze", total, range(extra)) if extra else total
 
 
