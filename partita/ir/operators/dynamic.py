@@ -49,6 +49,12 @@ def flags(build: Builder, axes: Value, rank: int) -> Value:
     return spread(build, [0] * rank, axes, build("Expand", [1], build("Shape", axes)))
 
 
+def others(build: Builder, axes: Value, rank: int) -> Value:
+    """The axes that are not among `axes`, in order."""
+    count = rank - dims.product(axes.shape)
+    return build.node("TopK", flags(build, axes, rank), [count], outputs=2, largest=0)[1]  # of equals, the first
+
+
 def everywhere(build: Builder, condition: Value) -> Value:
     return build("ReduceMin", condition, keepdims=0)
 
@@ -77,17 +83,13 @@ def reshape(build: Builder, node: Node, x: Value, shape: Value, *, allowzero: in
 
 @sized_by_data("Unsqueeze", operands=[1])
 def unsqueeze(build: Builder, node: Node, x: Value, axes: Value) -> Value:
-    fresh = flags(build, axes, len(x.shape) + dims.product(axes.shape))
-    sizes = build("Concat", build("Shape", x), [1], axis=0)
-    moved = build("Gather", sizes, build("CumSum", build("Sub", 1, fresh), 0, exclusive=1))
-    return viewed(build, x, build("Where", build.cast(fresh, DType.BOOL), 1, moved))
+    rank = len(x.shape) + dims.product(axes.shape)
+    return viewed(build, x, spread(build, [1] * rank, others(build, axes, rank), build("Shape", x)))
 
 
 def without(build: Builder, x: Value, axes: Value) -> Value:
     """`x` without `axes` of size 1."""
-    kept = len(x.shape) - dims.product(axes.shape)
-    _, places = build.node("TopK", flags(build, axes, len(x.shape)), [kept], outputs=2, largest=0)
-    return viewed(build, x, build("Gather", build("Shape", x), places))
+    return viewed(build, x, build("Gather", build("Shape", x), others(build, axes, len(x.shape))))
 
 
 sized_by_data("Squeeze", operands=[1])(lambda build, node, x, axes: without(build, x, axes))

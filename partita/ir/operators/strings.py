@@ -32,10 +32,8 @@ INT64 = DType.INT64
 @becomes("StringSplit")
 def string_split(build: Builder, node: Node, x: Value, *, delimiter: str = "", maxsplit: int = -1) -> Sequence[Value]:
     """The pieces are counted first: the most decide how many there is room for."""
-
-    def split(room: Value) -> Sequence[Value]:
-        return build.node("SplitStrings", x, room, outputs=2, domain=DOMAIN, delimiter=delimiter, most=maxsplit)
-
+    attributes = {"delimiter": delimiter, "most": maxsplit}
+    split = functools.partial(build.node, "SplitStrings", x, outputs=2, domain=DOMAIN, **attributes)
     _, counts = split(build.ints([0]))
     every = build("Concat", build("Reshape", counts, [-1]), [0], axis=0)
     return split(observe(build, build("ReduceMax", every, [0], keepdims=1)))
