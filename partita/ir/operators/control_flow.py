@@ -156,15 +156,13 @@ def repeated(node: Node) -> list[Type]:
             inner.type = kind
         found = _infer_body(body, trust=False)
     steps = _trip_count(node, body) if node.op_type == "Loop" else scanned[0][0].shape[scanned[0][1]]
-    final = [_final(inner.type, made) for inner, made in zip(carried, found[skipped:], strict=False)]
+    final = [  # what is absent at first may be there for sure at the end
+        made if isinstance(inner.type, OptionalType) and not isinstance(made, OptionalType) else inner.type
+        for inner, made in zip(carried, found[skipped:], strict=False)
+    ]
     stacked = found[skipped + count :]
     axes = node.attributes.get("scan_output_axes", (0,) * len(stacked))
     return [*final, *(_stacked(node, kind, steps, axis) for kind, axis in zip(stacked, axes, strict=True))]
-
-
-def _final(carried: Type, made: Type) -> Type:
-    """The type of what a loop carried, at its end: what is absent at first may be there for sure then."""
-    return carried if isinstance(made, OptionalType) or not isinstance(carried, OptionalType) else made
 
 
 def _trip_count(node: Node, body: Graph) -> Dim | None:

@@ -93,9 +93,7 @@ operator("Dropout").is_view = True
 
 
 @upgrades("Dropout", before=10)
-def mask_of_data_type(build: Builder, node: Node, x: Value) -> Sequence[Value] | None:
+def mask_of_data_type(build: Builder, node: Node, x: Value) -> Sequence[Value]:
     """The mask had the type of the data."""
-    if len(node.outputs) < 2:
-        return None
     result, mask = build.node("Dropout", x, outputs=2)
-    return [result, build.cast(mask, x.tensor.dtype)]
+    return [result, build.cast(mask, x.tensor.dtype)][: len(node.outputs)]
