@@ -32,7 +32,7 @@ from partita.ir.operators import definition, known
 from partita.ir.operators.control_flow import bodies, chosen_branch, enter
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.older import attributes_to_operands, write_defaults
-from partita.ir.schema import NEWEST_OPSET, form_problems, schema_of, type_problems
+from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline, sink
 from partita.ir.types import DType, TensorType, UndeterminedTypeError
 
@@ -113,7 +113,6 @@ def _upgrade(graph: Graph, node: Node) -> bool:
     old = node.version
     changed = False
     if node.domain == "" and old < NEWEST_OPSET:
-        schema = schema_of(node.op_type, old, "")
         write_defaults(node)
         operator = definition(node)
         for before, step in operator.upgrades if operator is not None else ():
@@ -122,8 +121,7 @@ def _upgrade(graph: Graph, node: Node) -> bool:
                 results = [values] if isinstance(values, Value) else list(values)
                 graph.replace_node(node, results + [None] * (len(node.outputs) - len(results)))
                 return True
-        if schema is not None:
-            attributes_to_operands(Builder(graph, node.name), node, schema)
+        attributes_to_operands(Builder(graph, node.name), node)
         node.version = NEWEST_OPSET
         changed = True
     if bodies(node):

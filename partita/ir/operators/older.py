@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from onnx import defs, helper
+from onnx import helper
 
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
@@ -34,20 +34,31 @@ def write_defaults(node: Node) -> None:
             node.attributes.setdefault(name, value)
 
 
-def attributes_to_operands(build: Builder, node: Node, old: defs.OpSchema) -> None:
-    """Attributes of the `old` schema, or their defaults, become the operands that ONNX's newest schema calls alike."""
-    newest = schema_of(node.op_type, NEWEST_OPSET, "")
-    assert newest is not None
+@functools.cache
+def _operands(op_type: str, version: int) -> dict[str, tuple[int, bool]]:
+    """Attributes at opset `version` that ONNX's newest schema has as operands: their places, and whether they are
+    integers."""
+    old, newest = (schema_of(op_type, opset, "") for opset in (version, NEWEST_OPSET))
+    if old is None or newest is None:
+        return {}
     places = {operand.name.lower(): place for place, operand in enumerate(newest.inputs)}
-    for name, content in (_defaults(old.name, node.version) | node.attributes).items():
-        if name in SILENT:
-            node.attributes.pop(name, None)
-        place = places.get(name.lower())
-        if name in old.attributes and name not in newest.attributes and place is not None:
-            node.attributes.pop(name, None)
-            is_integer = str(old.attributes[name].type).startswith("AttrType.INT")
+    gone = {name: entry for name, entry in old.attributes.items() if name not in newest.attributes}
+    return {
+        name: (places[name.lower()], str(entry.type).startswith("AttrType.INT"))
+        for name, entry in gone.items()
+        if name.lower() in places
+    }
+
+
+def attributes_to_operands(build: Builder, node: Node) -> None:
+    """What is an operand now was an attribute, or its default."""
+    for name, (place, is_integer) in _operands(node.op_type, node.version).items():
+        content = node.attributes.pop(name, _defaults(node.op_type, node.version).get(name, ()))
+        if content != ():
             dtype = DType.INT64 if is_integer else node.operand(0).tensor.dtype
-            build.graph.set_input(node, place, None if content == () else build.constant(content, dtype))
+            build.graph.set_input(node, place, build.constant(content, dtype))
+    for name in SILENT.intersection(node.attributes):
+        del node.attributes[name]
 
 
 def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, Any]) -> None:
