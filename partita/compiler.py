@@ -11,7 +11,7 @@ from partita.backends.base import FAST_MATH, Backend
 from partita.backends.source import identifier
 from partita.errors import BackendError, PartitaError
 from partita.ir.graph import Graph
-from partita.ir.operators.control_flow import graphs
+from partita.ir.nested import graphs
 from partita.ir.read_onnx import ModelSource, Shapes, read_onnx
 from partita.ir.region import Region, regions
 from partita.passes import pipeline

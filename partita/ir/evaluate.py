@@ -13,8 +13,8 @@ from onnx.reference.op_run import OpRun
 from partita.errors import ExecutionError
 from partita.ir.graph import Attribute, Graph, Node, Value
 from partita.ir.interpret import interpret
+from partita.ir.operators import definition, definitions
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import definition, definitions
 from partita.ir.read_tensor import type_of
 from partita.ir.write_onnx import write_onnx
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from partita.ir import dims
+from partita.ir.contents import Known
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import Known
 from partita.ir.protobuf import node_to_proto
 from partita.ir.schema import schema_of
 from partita.ir.types import DType, TensorType

@@ -15,11 +15,11 @@ from onnx import helper, shape_inference
 
 from partita.errors import ModelError, PartitaError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
+from partita.ir.contents import DataDependentError, Known, known
 from partita.ir.folding import folded
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.known_contents import content as content_of
-from partita.ir.operators.contents import DataDependentError, Known, known
-from partita.ir.operators.registry import Operator, definition
+from partita.ir.operators import Operator, definition
 from partita.ir.protobuf import node_to_proto, type_from_proto, type_to_proto
 from partita.ir.types import (
     DIMENSION_TYPES,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from partita.ir import dims
+from partita.ir.contents import Known, known
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Call, Cast, Computation, Expr, Index, Literal, Load, Reduce, Size, loads
-from partita.ir.operators.contents import Known, known
 from partita.ir.types import DIMENSION_TYPES, DType
 
 

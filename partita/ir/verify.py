@@ -11,7 +11,7 @@ from partita.errors import PartitaError, VerificationError
 from partita.ir import dims
 from partita.ir.graph import Graph, Node
 from partita.ir.inference import inferred_types
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.ir.region import DOMAIN
 from partita.ir.schema import STANDARD_DOMAINS, form_problems, type_problems
 from partita.ir.types import TensorType, Type, UnknownType

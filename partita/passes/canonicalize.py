@@ -28,10 +28,11 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
+from partita.ir.nested import bodies
 from partita.ir.operators import definition, known
-from partita.ir.operators.control_flow import bodies, chosen_branch, enter
+from partita.ir.operators.control_flow import chosen_branch, enter
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.older import attributes_to_operands, write_defaults
+from partita.ir.opsets import attributes_to_operands, write_defaults
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline, sink
 from partita.ir.types import DType, TensorType, UndeterminedTypeError

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.ir.schema import NONDETERMINISTIC
 
 LARGEST_CONSTANT = 1 << 12  # bytes that are worth comparing

@@ -13,7 +13,7 @@ Inputs of the model stay, read or not: they are its interface.
 from __future__ import annotations
 
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 
 
 def dead_code(graph: Graph) -> bool:

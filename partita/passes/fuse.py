@@ -35,7 +35,7 @@ from partita.ir.dims import Dim
 from partita.ir.expression import Call, Computation, Expr, Index, Literal, Reduce, loads, walk
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.subgraph import depends_on_parameters, fold
 from partita.ir.types import TensorType
 from partita.passes.grouping import Group, Grouping

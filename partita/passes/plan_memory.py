@@ -23,8 +23,8 @@ from typing import Protocol
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies, captured, graphs, is_control, plain
-from partita.ir.operators.control_flow import steps as steps_of
+from partita.ir.nested import bodies, captured, graphs, is_control, plain
+from partita.ir.nested import steps as steps_of
 from partita.ir.operators.internal import is_observation
 from partita.ir.operators.sequences import is_list
 from partita.ir.region import Region, regions

@@ -26,7 +26,7 @@ import numpy as np
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.passes.simplify_algebra import producer, uniform
 
 LAST_DIGITS = 4  # units in the last place by which an exporter's constant may be off

@@ -24,9 +24,9 @@ import numpy as np
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import DataDependentError, ints, known
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import DataDependentError, ints, known
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.ir.operators.movement import slice_bounds
 from partita.ir.types import DType, TensorType, UndeterminedTypeError
 

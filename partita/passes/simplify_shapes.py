@@ -23,10 +23,10 @@ import numpy as np
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import Known, ints, known
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import Known, ints, known
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.ir.operators.internal import DOMAIN
 from partita.ir.types import DIMENSION_TYPES, DType, TensorType
 

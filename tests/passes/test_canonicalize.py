@@ -336,8 +336,8 @@ def test_sequences_of_different_lengths_are_refused_backward():
 
 def test_every_known_operator_of_every_opset_has_a_way_up():
     """Whatever attribute or operand an older schema of an operator has and the newest has not must be dealt with."""
-    from partita.ir.operators.older import SILENT
-    from partita.ir.operators.registry import operator
+    from partita.ir.opsets import SILENT
+    from partita.ir.registry import operator
 
     newest = {schema.name: schema for schema in onnx.defs.get_all_schemas() if schema.domain == ""}
     missing = set()

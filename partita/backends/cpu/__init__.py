@@ -13,8 +13,8 @@ from partita.backends.cpu.target import target_of
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node
-from partita.ir.operators.control_flow import is_control
-from partita.ir.operators.registry import definition
+from partita.ir.nested import is_control
+from partita.ir.operators import definition
 from partita.ir.operators.sequences import has_lists
 from partita.ir.region import Region
 from partita.ir.types import DType, TensorType

@@ -14,7 +14,7 @@ from partita.ir import dims
 from partita.ir.expression import Computation, Expr
 from partita.ir.formula import compute, load, reduction, select
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import computes
+from partita.ir.registry import computes
 from partita.ir.types import DType, TensorType
 from partita.ir.window import Window, window
 

@@ -6,9 +6,9 @@ import networkx as nx
 
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies, captured, plain
+from partita.ir.nested import bodies, captured, plain
+from partita.ir.operators import definition
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import definition
 from partita.ir.subgraph import copy_nodes, depends_on_parameters, share_parameter
 from partita.passes.bind import is_movable
 

@@ -19,7 +19,7 @@ from partita.ir import dims
 from partita.ir.expression import Index, Load, walk
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.inference import infer_node
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.subgraph import fold
 from partita.ir.types import DType
 

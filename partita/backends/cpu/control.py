@@ -16,7 +16,7 @@ from partita.backends.source import RegionSource, c_format, comment
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import plain
+from partita.ir.nested import plain
 from partita.ir.operators.sequences import is_list
 
 Sizes = list[tuple[str, Dim]]  # symbols, and what they become

@@ -15,9 +15,9 @@ from partita.backends.cpu.target import Target
 from partita.backends.source import RegionSource, c_format, c_string, comment
 from partita.ir import dims
 from partita.ir.graph import Graph, Node
-from partita.ir.operators.control_flow import is_control
+from partita.ir.nested import is_control
+from partita.ir.operators import definition
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.registry import definition
 from partita.ir.reach import Reach, reaches
 from partita.ir.region import Region
 from partita.ir.types import TensorType

@@ -16,7 +16,7 @@ from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Index, at, replace_indices, substitute
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 
 
 def generic_kernel(node: Node, writer: KernelWriter) -> Kernel:

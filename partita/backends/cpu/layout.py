@@ -18,10 +18,10 @@ from partita.backends.cpu.lanes import Lanes, in_order, interleaved, is_in_order
 from partita.backends.cpu.pack_weights import Packer
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import known
 from partita.ir.expression import Reduce, walk
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import known
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.subgraph import depends_on_parameters
 from partita.ir.types import DType, TensorType
 from partita.passes.fuse import is_pointwise

@@ -12,9 +12,9 @@ from partita.backends.cpu.target import Target
 from partita.backends.source import C_TYPES
 from partita.errors import ShapeError, UnsupportedOperatorError
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.control_flow import bodies, is_control
+from partita.ir.nested import bodies, is_control
+from partita.ir.operators import definition
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.registry import definition
 from partita.ir.operators.sequences import is_list
 from partita.ir.schema import STANDARD_DOMAINS
 from partita.ir.subgraph import alone

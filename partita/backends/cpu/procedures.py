@@ -11,7 +11,7 @@ from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Expr, Load, children
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.procedure import Loops, Procedure, Store
 
 ALIGNMENT = 64  # bytes, between temporaries

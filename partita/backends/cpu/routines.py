@@ -6,7 +6,7 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.scalars import literal
 from partita.ir import dims
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.routine import Argument, Routine
 from partita.ir.types import DType
 

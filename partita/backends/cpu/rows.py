@@ -37,7 +37,7 @@ from partita.ir.expression import (
     walk,
 )
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import definition
+from partita.ir.operators import definition
 from partita.ir.types import DType, TensorType
 from partita.passes.fuse import is_cheap, is_pointwise, row_reduction
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from partita.backends.source import RegionSource, c_format, c_string, comment
 from partita.ir import dims
+from partita.ir.contents import axis_of
 from partita.ir.dims import Dim
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of
 from partita.ir.operators.sequences import element_of, is_list
 from partita.ir.types import TensorType
 

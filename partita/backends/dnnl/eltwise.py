@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from partita.ir.contents import known
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import known
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,8 +13,8 @@ from partita.backends.dnnl.eltwise import ALGORITHMS
 from partita.backends.dnnl.shapes import Shape, aligned, pads_after, product_of, window_of
 from partita.backends.opaque import opaque_node
 from partita.backends.source import Names, c_string, comment
+from partita.ir.contents import normalized_axis
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import normalized_axis
 from partita.ir.region import Region
 
 _LONGEST_NAME = 100  # characters of a node's name in messages

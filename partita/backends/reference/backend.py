@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from partita.backends.base import Accept, Availability, Backend, Claim, Reject
 from partita.backends.opaque import make_opaque, opaque_node
 from partita.ir.graph import Graph, Node
-from partita.ir.operators.control_flow import bodies
+from partita.ir.nested import bodies
 from partita.ir.protobuf import node_to_proto, type_to_proto
 from partita.ir.region import Region
 from partita.ir.types import DType, TensorType, Type, UnknownType

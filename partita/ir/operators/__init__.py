@@ -3,8 +3,8 @@
 import importlib
 import pkgutil
 
-from partita.ir.operators.contents import known
-from partita.ir.operators.registry import Operator, definition, definitions, operator
+from partita.ir.contents import known
+from partita.ir.registry import Operator, definition, definitions, operator
 
 __all__ = ["Operator", "definition", "definitions", "known", "operator"]
 

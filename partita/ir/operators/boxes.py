@@ -6,15 +6,15 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import required_ints
 from partita.ir.expression import Expr, call, literal
 from partita.ir.formula import cast, load, only, reduce, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import required_ints
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.operators.sorting import Places, advance, counter
 from partita.ir.procedure import Procedure, current, each, fill, once, over, procedure, store, temporary
+from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType, Type
 
 INT64 = DType.INT64

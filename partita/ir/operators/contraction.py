@@ -13,8 +13,8 @@ from partita.ir.expression import Axis, Computation, Expr, Reduce, call, literal
 from partita.ir.formula import aligned, cast, compute, load, reduce, reduction, select, size, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import element
-from partita.ir.operators.registry import computes, infers, performs
 from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, procedure, store, temporary
+from partita.ir.registry import computes, infers, performs
 from partita.ir.types import DType, TensorType, Type
 from partita.ir.window import window
 

@@ -1,64 +1,23 @@
-"""If, Loop and Scan: operators that hold graphs. Types flow through the bodies; what a body captures are the last
-operands of the node and the last inputs of each body (attribute `captures` counts them)."""
+"""If, Loop and Scan: types flow through the graphs that they hold (see `ir/nested.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from partita.errors import ShapeError
 from partita.ir import dims
+from partita.ir.contents import certain, normalized_axis
 from partita.ir.dims import Dim
 from partita.ir.formula import put
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import certain, normalized_axis
+from partita.ir.nested import bodies, captured, is_control, plain
 from partita.ir.operators.internal import is_observation
-from partita.ir.operators.registry import infers
 from partita.ir.operators.sequences import has_lists, joined_sequences
+from partita.ir.registry import infers
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UnknownType
-
-
-def bodies(node: Node) -> dict[str, Graph]:
-    """The graphs that `node` holds, by attribute."""
-    return {name: value for name, value in node.attributes.items() if isinstance(value, Graph)}
-
-
-def is_control(node: Node) -> bool:
-    """Whether `node` decides which of its bodies run, and how often."""
-    return node.op_type in ("If", "Loop") and not node.domain
-
-
-def graphs(graph: Graph) -> Iterator[Graph]:
-    """`graph`, and the bodies of the control flow in it, all the way down."""
-    yield graph
-    for node in graph.nodes:
-        if is_control(node):
-            for body in bodies(node).values():
-                yield from graphs(body)
-
-
-def steps(graph: Graph) -> Iterator[Node]:
-    """The nodes in the order they run. Control flow stands before the nodes of its bodies, and again after them."""
-    for node in graph.nodes:
-        yield node
-        if is_control(node):
-            for body in bodies(node).values():
-                yield from steps(body)
-            yield node
 
 
 def sets_extents(graph: Graph) -> bool:
     """Whether sizes of what `graph` computes may become known while it runs only."""
     return any(is_control(node) or is_observation(node) or has_lists(node) for node in graph.nodes)
-
-
-def captured(node: Node) -> list[Value]:
-    """The operands that the bodies read besides their own inputs: the last inputs of each body, in order."""
-    return [value for value in node.inputs[len(plain(node)) :] if value is not None]
-
-
-def plain(node: Node) -> tuple[Value | None, ...]:
-    """The operands that are not captured."""
-    return node.inputs[: len(node.inputs) - node.attributes.get("captures", 0)]
 
 
 def enter(node: Node) -> None:

@@ -10,15 +10,15 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import axis_of, certain, known, normalized_axes, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index
 from partita.ir.formula import cast, compute, load, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, certain, known, normalized_axes, required_ints
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import padded, window_of
 from partita.ir.operators.reduction import REDUCTIONS
-from partita.ir.operators.registry import computes, sized_by_data
+from partita.ir.registry import computes, sized_by_data
 from partita.ir.types import DType
 
 INT64 = DType.INT64

@@ -13,9 +13,9 @@ from partita.ir.dims import broadcast_shapes
 from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
 from partita.ir.formula import broadcast_load, cast, compute, only, select, tensor
 from partita.ir.graph import Node, Value
-from partita.ir.operators.older import with_trailing_axes
-from partita.ir.operators.registry import computes, operator, upgrades
+from partita.ir.operators.internal import with_trailing_axes
 from partita.ir.procedure import indices_over
+from partita.ir.registry import computes, operator, upgrades
 from partita.ir.types import DType
 
 

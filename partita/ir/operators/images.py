@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from partita.errors import ModelError, ShapeError
 from partita.ir.builder import Builder
+from partita.ir.contents import required_ints
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import required_ints
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.registry import becomes, calls
+from partita.ir.registry import becomes, calls
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 

@@ -9,12 +9,12 @@ import numpy as np
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import Known
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, literal
 from partita.ir.formula import compute, load, put, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import Known
-from partita.ir.operators.registry import computes, infers, operator, propagates
+from partita.ir.registry import computes, infers, operator, propagates
 from partita.ir.types import DType, Type
 
 DOMAIN = "partita"
@@ -52,6 +52,12 @@ propagates("Region", "Fused", domain=DOMAIN)(lambda node, *, body: body.outputs[
 def vector_of(build: Builder, sizes: Sequence[Dim]) -> Value:
     """Sizes as an int64 tensor of rank 1."""
     return build.ints(sizes) if dims.all_static(sizes) else build("Dims", domain=DOMAIN, dims=tuple(sizes), rank=1)
+
+
+def with_trailing_axes(build: Builder, value: Value, count: int) -> Value:
+    """`value` with `count` axes of size 1 after its own."""
+    rank = len(value.shape)
+    return build("Unsqueeze", value, range(rank, rank + count)) if count > 0 else value
 
 
 def repeated(build: Builder, vector: Value, count: Dim) -> Value:

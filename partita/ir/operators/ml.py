@@ -12,8 +12,8 @@ from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import becomes, decomposes
 from partita.ir.operators.strings import find
+from partita.ir.registry import becomes, decomposes
 from partita.ir.types import DType
 
 DOMAIN = "ai.onnx.ml"

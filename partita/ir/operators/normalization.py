@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import axis_of
 from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import combination, compute, load, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of
 from partita.ir.operators.elementwise import broadcast
-from partita.ir.operators.internal import DOMAIN, repeated
-from partita.ir.operators.older import with_trailing_axes
-from partita.ir.operators.registry import becomes, computes, decomposes, infers, upgrades
+from partita.ir.operators.internal import DOMAIN, repeated, with_trailing_axes
+from partita.ir.registry import becomes, computes, decomposes, infers, upgrades
 from partita.ir.types import DType, TensorType, Type
 
 

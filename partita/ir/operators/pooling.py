@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
 from partita.ir.formula import all_within, cast, compute, load, lowest, reduction, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import required_ints
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.movement import indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
-from partita.ir.operators.registry import computes, infers, performs, upgrades
 from partita.ir.operators.transposed import from_windows, window_onto
 from partita.ir.procedure import Procedure, each, fill, indices_over, once, store
+from partita.ir.registry import computes, infers, performs, upgrades
 from partita.ir.types import DType, TensorType, Type
 from partita.ir.window import averaged_count, pool_window, window
 

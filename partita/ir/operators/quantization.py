@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from partita.ir import dims
+from partita.ir.contents import axis_of
 from partita.ir.expression import Cast, Computation, Expr, Index, call
 from partita.ir.formula import broadcast_load, cast, compute, highest, load, lowest, only
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of
 from partita.ir.operators.contraction import convolution_of, matmul_of
-from partita.ir.operators.registry import computes
+from partita.ir.registry import computes
 from partita.ir.types import DType
 
 

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import known, required_ints
 from partita.ir.expression import Computation, literal
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import known, required_ints
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.operators.registry import becomes, calls, computes, decomposes, operator, upgrades
+from partita.ir.registry import becomes, calls, computes, decomposes, operator, upgrades
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 

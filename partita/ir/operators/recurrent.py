@@ -16,13 +16,13 @@ import numpy as np
 from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import normalized_axis
 from partita.ir.dims import Dim
 from partita.ir.graph import Graph, Node, Value
-from partita.ir.operators.contents import normalized_axis
-from partita.ir.operators.control_flow import captured, plain, scanned_axes
+from partita.ir.nested import captured, plain
+from partita.ir.operators.control_flow import scanned_axes
 from partita.ir.operators.internal import DOMAIN, vector_of
-from partita.ir.operators.older import value_renamed
-from partita.ir.operators.registry import decomposes, infers, upgrades
+from partita.ir.registry import decomposes, infers, upgrades, value_renamed
 from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import embed
 from partita.ir.types import DType, TensorType, Type, UnknownType

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from partita.ir import dims
+from partita.ir.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal, replace_indices
 from partita.ir.formula import cast, load, put, reduce, select, size, wide
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.operators.registry import computes, performs
 from partita.ir.procedure import Procedure, current, each, indices_over, store
+from partita.ir.registry import computes, performs
 from partita.ir.types import DType
 
 

@@ -9,16 +9,15 @@ import numpy as np
 
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import known, normalized_axes, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import cast, compute, load, only, put, reduction, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import known, normalized_axes, required, required_ints
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe, vector_of
 from partita.ir.operators.movement import clamped
-from partita.ir.operators.older import value_renamed
-from partita.ir.operators.registry import computes, decomposes, infers, sized_by_data, upgrades
+from partita.ir.registry import computes, decomposes, infers, sized_by_data, upgrades, value_renamed
 from partita.ir.types import DType, TensorType, Type
 
 FLOAT32, FLOAT64, INT64 = DType.FLOAT32, DType.FLOAT64, DType.INT64

@@ -6,18 +6,18 @@ import math
 from collections.abc import Sequence
 
 from partita.ir.builder import Builder
+from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
 from partita.ir.formula import all_within, cast, combination, compute, load, lowest, reduction, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import kernel_of
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import clamped, linear_index, reflected, wrapped
-from partita.ir.operators.registry import becomes, computes
 from partita.ir.operators.resampling import CUBIC, INT64, keys, tent, whole
+from partita.ir.registry import becomes, computes
 from partita.ir.types import DType
 from partita.ir.window import window
 

@@ -11,7 +11,7 @@ import functools
 from partita.errors import ShapeError
 from partita.ir import dims
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import infers
+from partita.ir.registry import infers
 from partita.ir.types import DType, OptionalType, SequenceType, TensorType, Type, UndeterminedTypeError
 
 

@@ -7,15 +7,14 @@ import math
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import known, normalized_axis, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import cast, compute, load, only, put, reduction, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import known, normalized_axis, required, required_ints
 from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed
-from partita.ir.operators.internal import DOMAIN, observe, vector_of
-from partita.ir.operators.older import with_trailing_axes
-from partita.ir.operators.registry import becomes, computes, decomposes, infers, sized_by_data
+from partita.ir.operators.internal import DOMAIN, observe, vector_of, with_trailing_axes
+from partita.ir.registry import becomes, computes, decomposes, infers, sized_by_data
 from partita.ir.types import DType, TensorType
 
 INT64, DOUBLE = DType.INT64, DType.FLOAT64

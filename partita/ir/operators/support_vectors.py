@@ -13,8 +13,8 @@ from partita.ir.formula import load, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of, linear
-from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
+from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
 
 FLOAT64 = DType.FLOAT64

@@ -12,7 +12,7 @@ from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import becomes, decomposes
+from partita.ir.registry import becomes, decomposes
 from partita.ir.types import DType
 
 DOMAIN = "ai.onnx.preview.training"

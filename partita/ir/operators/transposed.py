@@ -16,17 +16,16 @@ from collections.abc import Callable, Sequence
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
+from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call
 from partita.ir.formula import cast, compute, load, put, reduction, select, size, wide
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import required_ints
 from partita.ir.operators.contraction import kernel_of
-from partita.ir.operators.internal import DOMAIN, repeated, vector_of
+from partita.ir.operators.internal import DOMAIN, repeated, vector_of, with_trailing_axes
 from partita.ir.operators.movement import linear_index
-from partita.ir.operators.older import with_trailing_axes
 from partita.ir.operators.recurrent import backward
-from partita.ir.operators.registry import computes, decomposes, infers
+from partita.ir.registry import computes, decomposes, infers
 from partita.ir.types import TensorType, Type
 from partita.ir.window import Window, geometry
 

@@ -28,8 +28,8 @@ from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.internal import observe
 from partita.ir.operators.ml import DOMAIN, TRANSFORMS, chosen_labels, doubled, features, finished, is_above, labels_of
-from partita.ir.operators.registry import becomes, infers, performs
 from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
+from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
 
 COMPARISONS = {"LEQ": "le", "LT": "lt", "GTE": "ge", "GT": "gt", "EQ": "eq", "NEQ": "ne"}

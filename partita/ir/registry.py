@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
+from partita.ir.contents import Known
 from partita.ir.expression import Computation
 from partita.ir.graph import Node, Value
-from partita.ir.operators.contents import Known
 from partita.ir.procedure import Procedure
 from partita.ir.routine import Routine
 from partita.ir.types import Type
@@ -137,3 +137,13 @@ def sized_by_data(*names: str, operands: Sequence[int]) -> Callable[[Replace], R
     for name in names:
         operator(name).structure = tuple(operands)
     return becomes(*names)
+
+
+def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, Any]) -> None:
+    """Values of an attribute that are spelled otherwise now; None stands for its absence."""
+
+    def step(build: object, node: Node) -> None:
+        old = node.attributes.get(attribute)
+        node.attributes.update({attribute: values[old]} if old in values else {})
+
+    upgrades(*names, before=before)(step)

@@ -1,4 +1,4 @@
-"""Ways in which operators changed from opset to opset, shared by the definitions."""
+"""What changed from opset to opset, as ONNX's own schemas tell: defaults, and attributes that became operands."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 from onnx import helper
 
 from partita.ir.builder import Builder
-from partita.ir.graph import Node, Value
-from partita.ir.operators.registry import upgrades
+from partita.ir.graph import Node
 from partita.ir.schema import NEWEST_OPSET, schema_of
 from partita.ir.types import DType
 
@@ -59,19 +58,3 @@ def attributes_to_operands(build: Builder, node: Node) -> None:
             build.graph.set_input(node, place, build.constant(content, dtype))
     for name in SILENT.intersection(node.attributes):
         del node.attributes[name]
-
-
-def value_renamed(*names: str, before: int, attribute: str, values: dict[Any, Any]) -> None:
-    """Values of an attribute that are spelled otherwise now; None stands for its absence."""
-
-    def step(build: Builder, node: Node) -> None:
-        old = node.attributes.get(attribute)
-        node.attributes.update({attribute: values[old]} if old in values else {})
-
-    upgrades(*names, before=before)(step)
-
-
-def with_trailing_axes(build: Builder, value: Value, count: int) -> Value:
-    """`value` with `count` axes of size 1 after its own."""
-    rank = len(value.shape)
-    return build("Unsqueeze", value, range(rank, rank + count)) if count > 0 else value
