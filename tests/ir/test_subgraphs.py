@@ -206,3 +206,14 @@ def test_written_bodies_avoid_the_names_outside():
 def test_bodies_that_do_not_fit(old, new, message):
     with pytest.raises((ModelError, ShapeError), match=message):
         canonical(LOOP.replace(old, new))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_scan_of_impossibly_many_operands_is_refused(count):
+    text = f"""g (float[2] s, float[3, 2] x) => (float[2] y, float[3, 2] z) {{
+        y, z = Scan <num_scan_inputs = {count}, body = b (float[2] t, float[2] e) => (float[2] u, float[2] v) {{
+            u = Add (t, e) v = Neg (u)
+        }}> (s, x)
+    }}"""
+    with pytest.raises(ModelError, match=f"num_scan_inputs is {count}; it must be 1 to 2"):
+        canonical(text)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from partita.errors import ShapeError
+from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.contents import certain, normalized_axis
 from partita.ir.dims import Dim
@@ -48,6 +48,8 @@ def _own_types(node: Node) -> list[Type | None]:
 def scanned_axes(node: Node) -> list[tuple[Value, int]]:
     """The operands of a Scan that are scanned, and along which axes."""
     count = node.attributes["num_scan_inputs"]
+    if not 0 < count <= len(plain(node)):
+        raise ModelError(f"{node.describe()}: num_scan_inputs is {count}; it must be 1 to {len(plain(node))}")
     operands = [value for value in plain(node)[-count:] if value is not None]
     axes = node.attributes.get("scan_input_axes", (0,) * count)
     return [(x, normalized_axis(node, axis, len(x.shape))) for x, axis in zip(operands, axes, strict=True)]
