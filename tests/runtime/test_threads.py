@@ -6,6 +6,7 @@ import gc
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +63,33 @@ EXPECTED = np.arange(4096, dtype=np.int32) * 256 + 255 * 128
 
 def test_all_modules_of_a_process_share_one_pool(tmp_path):
     paths = [workspace_module(name).export_library(tmp_path / f"{name}.so") for name in ("one", "two", "three")]
-    before = threads_now()
-    modules = [load_module(path, threads=threads) for path, threads in zip(paths, (3, 2, 4), strict=True)]
-    for expected, module in zip((2, 2, 3), modules, strict=True):
-        np.testing.assert_array_equal(module.run({})["y"], EXPECTED)
-        assert threads_now() == before + expected  # beside the thread that calls
-    for module in modules[:2]:
-        module.close()
-    np.testing.assert_array_equal(modules[2].run({})["y"], EXPECTED)
-    modules[2].close()
-    assert threads_now() == before
+
+    def check() -> None:
+        before = threads_now()
+        modules = [load_module(path, threads=threads) for path, threads in zip(paths, (3, 2, 4), strict=True)]
+        for expected, module in zip((2, 2, 3), modules, strict=True):
+            np.testing.assert_array_equal(module.run({})["y"], EXPECTED)
+            assert threads_now() == before + expected  # beside the thread that calls
+        for module in modules[:2]:
+            module.close()
+        np.testing.assert_array_equal(modules[2].run({})["y"], EXPECTED)
+        modules[2].close()
+        assert threads_now() == before
+
+    in_a_child(check)  # where no module of another test has a pool
+
+
+def in_a_child(check) -> None:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            check()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_one_thread_starts_none():
