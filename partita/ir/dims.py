@@ -225,22 +225,31 @@ def broadcast_shapes(*shapes: tuple[Dim, ...]) -> tuple[Dim, ...]:
     return tuple(result)
 
 
-def c_text(dim: Dim, name: Mapping[str, str], *, checked: bool = False) -> str:
+def parts(dim: Dim) -> list[Dim]:
+    """The symbols, quotients and extremes that a symbolic dimension is made of, each after its own parts."""
+    named = ("Symbol", "floor", "Max", "Min", "Mod")
+    return [part for part in _sympy().postorder_traversal(dim) if part.func.__name__ in named]
+
+
+def c_text(dim: Dim, name: Mapping[str, str], *, known: Mapping[Dim, str] | None = None, checked: bool = False) -> str:
     """`dim` as a C expression of type int64_t, with the functions of partita_size.h; `name` gives the C text of each
-    symbol. A `checked` one notices overflow, for sizes that nobody has looked at yet."""
+    symbol, `known` that of larger parts that have one. A `checked` one notices overflow, for sizes that nobody has
+    looked at yet."""
     if isinstance(dim, int) or dim.is_Integer:
         return str(int(dim))
+    if known is not None and dim in known:
+        return known[dim]
     if dim.is_Symbol:
         return name[str(dim)]
-    kind = dim.func.__name__
+    kind, text = dim.func.__name__, functools.partial(c_text, name=name, known=known, checked=checked)
     if kind == "floor":
         top, bottom = dim.args[0].together().as_numer_denom()
-        parts, function = [c_text(part, name, checked=checked) for part in (top, bottom)], "partita_floor_divide"
+        parts, function = [text(part) for part in (top, bottom)], "partita_floor_divide"
     elif kind == "Pow":
-        parts, function = [c_text(dim.args[0], name, checked=checked)] * int(dim.args[1]), "partita_multiply"
+        parts, function = [text(dim.args[0])] * int(dim.args[1]), "partita_multiply"
     else:
         functions = {"Add": "add", "Mul": "multiply", "Max": "maximum", "Min": "minimum", "Mod": "modulo"}
-        parts = [c_text(argument, name, checked=checked) for argument in dim.args]
+        parts = list(map(text, dim.args))
         function = f"partita_{functions[kind]}"
     operators = {"partita_add": " + ", "partita_multiply": " * "}
     if function in operators and not checked:

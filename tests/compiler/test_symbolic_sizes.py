@@ -328,3 +328,21 @@ def test_what_follows_an_operator_that_nobody_knows_is_refused_with_it():
     text = '<ir_version: 10, opset_import: ["" : 22, "com.acme" : 1]> ' + text
     with pytest.raises(UnsupportedOperatorError, match=r"(?s)com\.acme::Secret.*Reshape"):
         compiled(parsed(text))
+
+
+def test_names_of_sizes_are_none_of_the_variables_in_c():
+    """A kernel has variables called so; also what dimensions are computed from is named once, not repeated in loops."""
+    random = np.random.default_rng(3)
+    w, d = (random.standard_normal(shape).astype(np.float32) for shape in ((6, 5, 3, 3), (6, 1, 3, 3)))
+    for height, width in (("height", "width"), ("rows", "columns"), ("size", "begin"), ("first", "int"), ("c", "sums")):
+        text = f"""<ir_version: 10, opset_import: ["" : 22]>
+        g (float[r, 5, {height}, {width}] x) => (float[a, b, c, d] y) {{
+            p = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w)
+            q = Conv <pads = [0, 1, 0, 1], group = 6> (p, d)
+            m = MaxPool <kernel_shape = [2, 2], pads = [1, 0, 1, 0], strides = [2, 2]> (q)
+            y = Concat <axis = 1> (m, m)
+        }}"""
+        model = parsed(text, {"w": w, "d": d})
+        module = compiled(model)
+        for shape in ((1, 5, 17, 40), (2, 5, 9, 8), (3, 5, 64, 33)):
+            assert_computes(module, model, {"x": random.standard_normal(shape).astype(np.float32)})

@@ -1,7 +1,8 @@
 """Kernels from expressions: any group of operators that has no kernel of its own.
 
-Two shapes of loop nests. Plain, here: loops over the output, the whole expression inside. Rows (rows.py): where a
-reduction is read by what runs over the same elements.
+Shapes of loop nests. Plain, here: loops over the output, the whole expression inside. Rows (rows.py): where a reduction
+is read by what runs over the same elements. Turned (turned.py): where neighbours of the output are far apart in an
+operand. Strips (strips.py): where the terms of a sum are.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from partita.backends.cpu.invariants import write_invariants
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form, with_merged_reductions
 from partita.backends.cpu.rows import RowKernel, rows_of
+from partita.backends.cpu.strips import strips, write_strips
 from partita.backends.cpu.turned import turn, write_turned
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -75,6 +77,10 @@ def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) ->
     turned = turn(nest.loops, list(bodies.values()), moved(form, nest.replacement))
     if turned is not None:
         write_turned(turned, nest.loops, bodies, moved(form, nest.replacement), cost, writer)
+        return
+    down = strips(nest.loops, list(bodies.values()))
+    if down is not None:
+        write_strips(down, nest.loops, bodies, moved(form, nest.replacement), cost, writer)
         return
     writer.printer.count(*bodies.values())
     outer, loops = split_loops(nest.loops)

@@ -35,6 +35,7 @@ from partita.ir.graph import Graph, Node, Value
 
 # What a phase's function brings.
 RESERVED = ("argument", "begin", "end", "workspace", "pointers", "shared", "extents", "call", "status", "step", "rest")
+LONGEST_NAME = 16  # of a dimension, to name a variable in C
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,13 @@ class KernelWriter:
     uses_extents: bool = False
     uses_workspace: bool = False
     uses_shared: bool = False
+    sizes: dict[Dim, str] = field(default_factory=dict)  # names of symbolic dimensions, of which phases read some
+    size_lines: list[str] = field(default_factory=list)
     phases: list[tuple[Dim, float, list[str]]] = field(default_factory=list)  # those begun: steps, cost, lines
     helpers: dict[str, str] = field(default_factory=dict)
     blocks: set[int] = field(default_factory=set)
     printer: ExpressionPrinter = field(init=False)
+    _extents: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
         body = body_of(self.node)
@@ -92,6 +96,7 @@ class KernelWriter:
         for place, value in enumerate(self.outputs):
             pointers.setdefault(value, self.names.fresh(f"y{place}"))
         self.printer = ExpressionPrinter(pointers, self.size)
+        self._extents = {name: f"extents[{place}]" for place, name in enumerate(self.symbols)}
 
     @property
     def pointers(self) -> dict[object, str]:
@@ -132,7 +137,13 @@ class KernelWriter:
         if dims.is_static(dim):
             return str(dim)
         self.uses_extents = True
-        return dims.c_text(dim, {name: f"extents[{place}]" for place, name in enumerate(self.symbols)})
+        for part in [] if dim in self.sizes else [*dims.parts(dim), dim]:
+            if part not in self.sizes:
+                text = dims.c_text(part, self._extents, known=self.sizes)
+                is_short = part.is_Symbol and len(str(part)) <= LONGEST_NAME
+                self.sizes[part] = self.names.fresh(f"size_{part}" if is_short else "size")
+                self.size_lines.append(f"const int64_t {self.sizes[part]} = {text};")
+        return self.sizes[dim]
 
     def store(self, value: Value, form: Form, expression: Expr, scope: Scope) -> None:
         """Writes one element of an output."""
@@ -175,7 +186,8 @@ class KernelWriter:
         if self.printer.can_fail:
             declared += ["const partita_call *call", "int32_t *status"]
         lines = ["    void *const *pointers = argument;"]
-        return lines + [f"    {text} = pointers[{place}];" for place, text in enumerate(declared)]
+        lines += [f"    {text} = pointers[{place}];" for place, text in enumerate(declared)]
+        return lines + [f"    {line}" for line in self.size_lines]
 
     def _checked(self, lines: list[str]) -> list[str]:
         if not self.printer.checks_indices:
@@ -194,7 +206,12 @@ class KernelWriter:
 def _text(prologue: Sequence[str], lines: Sequence[str]) -> str:
     """The body of a phase, with those declarations that it reads."""
     words = set(re.findall(r"\w+", "\n".join(lines)))
-    declared = [line for line in prologue[1:] if line.partition(" = ")[0].split()[-1].lstrip("*") in words]
+    declared: list[str] = []
+    for line in reversed(prologue[1:]):  # each may read those before it
+        name, _, text = line.partition(" = ")
+        if name.split()[-1].lstrip("*") in words:
+            declared.insert(0, line)
+            words.update(re.findall(r"\w+", text))
     return "\n".join([*prologue[:1], *declared, *lines])
 
 
