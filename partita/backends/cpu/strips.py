@@ -20,6 +20,7 @@ from partita.ir.expression import Axis, Expr, Index, Load, Reduce, affine, repla
 from partita.ir.graph import Value
 
 FEWEST = 8  # neighbours that are worth a strip
+SMALL = 64  # terms
 WIDEST = 256  # elements of a strip: its sums stay in the first cache, and the lines of a row are asked for together
 
 
@@ -37,7 +38,7 @@ def strips(loops: Sequence[Axis], bodies: Sequence[Expr]) -> Strips | None:
         return None
     parts = list(dict.fromkeys(part for body in bodies for part in walk(body)))
     sums = tuple(part for part in parts if isinstance(part, Reduce))
-    is_far = False
+    is_far = bool(sums) and all(_is_small(part) for part in sums)
     for part in sums:
         inner = walk(part.body)
         if part.combine.startswith("arg") or not part.axes or any(isinstance(e, Reduce) for e in inner):
@@ -51,6 +52,12 @@ def strips(loops: Sequence[Axis], bodies: Sequence[Expr]) -> Strips | None:
         if not is_vectorizable(part.body) or part.dtype != part.body.dtype:
             return None
     return Strips(loops[-1], sums) if is_far else None
+
+
+def _is_small(part: Reduce) -> bool:
+    """Whether a sum has no more terms than a window has places: a strip fills vectors better than its terms do."""
+    steps = dims.product(axis.extent for axis in part.axes)
+    return part.combine == "sum" and dims.is_static(steps) and steps <= SMALL
 
 
 def write_strips(
