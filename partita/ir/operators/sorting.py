@@ -153,14 +153,14 @@ def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
         return load(x, *put(rows, axis, place))
 
     choose = _few if dims.is_static(most) and 0 < most <= FEW else _many
-    begin, take, end, place = choose(most, candidate, element, largest)
+    steps, place = choose(most, candidate, element, largest)
     results = zip(node.outputs, (element(place(k)), place(k)), strict=False)
     write = each([k], *(store(y, put(rows, axis, k), result) for y, result in results))
-    return procedure(once(*begin), each([candidate], take), once(*end, write), rows=rows[:axis] + rows[axis + 1 :])
+    return procedure(*steps, write, rows=put(rows, axis))
 
 
-Chosen = tuple[Sequence[Step], Step, Sequence[Step], Callable[[Expr], Expr]]
-"""What is done at first, with each candidate, and at last; and the place of the k-th that was chosen."""
+Chosen = tuple[Sequence[Step], Callable[[Expr], Expr]]
+"""The steps that choose; and the place of the k-th that was chosen."""
 
 
 def is_better(a: Expr, b: Expr, largest: int) -> Expr:
@@ -171,18 +171,17 @@ def _few(most: int, candidate: Index, element: Callable[[Expr], Expr], largest: 
     """The best so far are kept in order; what is better than the last of them goes up to its place."""
     mine = element(candidate)
     best, order = temporary("best", mine.dtype, [most]), temporary("order", INT64, [most])
-    count, place = counter("count"), counter("place")
+    place = counter("place")
     now, above = current(place), call("max", current(place) - 1, 0)
     down = (store(kept, [now], current(kept, [above])) for kept in (best, order))
     stays = call("logical_not", is_better(mine, current(best, [above]), largest))
     take = once(
-        store(place, [], call("min", current(count), most - 1)),
-        store(count, [], call("min", current(count) + 1, most)),
+        store(place, [], call("min", candidate, most - 1)),
         each([over("s", most)], *down, store(place, [], above), until=(now <= 0) | stays),
         *(store(kept, [now], new) for kept, new in ((best, mine), (order, candidate))),
-        when=(current(count) < most) | is_better(mine, current(best, [most - 1]), largest),
+        when=(candidate < most) | is_better(mine, current(best, [most - 1]), largest),
     )
-    return [store(count, [], 0)], take, [], lambda k: current(order, [k])
+    return [each([candidate], take)], lambda k: current(order, [k])
 
 
 def _many(most: Dim, candidate: Index, element: Callable[[Expr], Expr], largest: int) -> Chosen:
@@ -203,7 +202,7 @@ def _many(most: Dim, candidate: Index, element: Callable[[Expr], Expr], largest:
     end = [current(places.side), current(count)]
     take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
     begin = (*places.start(), store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
-    return begin, take, [sort], places.at
+    return [*begin, each([candidate], take), sort], places.at
 
 
 @sized_by_data("TopK", operands=[1])
@@ -221,10 +220,6 @@ def top_k_of_data(build: Builder, node: Node, x: Value, count: Value) -> Sequenc
 @becomes("Unique")
 def unique(build: Builder, node: Node, x: Value, *, axis: int | None = None, sorted: int = 1) -> Sequence[Value]:
     """Rows along an axis, or all elements: sorted, equal ones are beside each other, and the first of them count."""
-
-    def order_of(places: Value) -> Value:
-        return build("SortRows", build("Unsqueeze", places, [1]), domain=DOMAIN)
-
     x = build("Reshape", x, [-1]) if axis is None else x
     axis = normalized_axis(node, axis or 0, len(x.shape))
     perm = (axis, *(n for n in range(len(x.shape)) if n != axis))
@@ -235,8 +230,9 @@ def unique(build: Builder, node: Node, x: Value, *, axis: int | None = None, sor
     inverse = build("ScatterElements", order, order, build("Sub", group, 1))
     first = build("Gather", order, build("Squeeze", indices_where(build, is_first), [0]))
     if not sorted:  # in the order of their first places
-        order = order_of(first)
-        first, inverse = build("Gather", first, order), build("Gather", order_of(order), inverse)
+        order = build("SortRows", build("Unsqueeze", first, [1]), domain=DOMAIN)
+        ranks = build("SortRows", build("Unsqueeze", order, [1]), domain=DOMAIN)
+        first, inverse = build("Gather", first, order), build("Gather", ranks, inverse)
     zeros, ones = (build("Expand", build.constant(n, INT64), build("Shape", v)) for n, v in ((0, first), (1, inverse)))
     counts = build("ScatterElements", zeros, inverse, ones, reduction="add")
     return [build("Gather", x, first, axis=axis), first, inverse, counts][: len(node.outputs)]
