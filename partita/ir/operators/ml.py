@@ -12,7 +12,7 @@ from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.strings import find
+from partita.ir.operators.strings import looked_up
 from partita.ir.registry import becomes, decomposes
 from partita.ir.types import DType
 
@@ -74,12 +74,6 @@ def label_encoder(
     return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
 
 
-def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype: DType) -> Value:
-    """What stands at the place of each element's key; the last of the values where there is no such key."""
-    places, order = find(build, x, keys)
-    return build("Gather", build.constant([*(values[n] for n in order), values[-1]], dtype), places)
-
-
 @decomposes("OneHotEncoder", domain=DOMAIN)
 def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
     raise UnsupportedOperatorError(f"{node.describe()}: zeros=0 fails on unknown categories; set it to 1")
@@ -91,9 +85,8 @@ def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> 
     cats, _ = given(node, "cats", [kind])
     if not zeros:
         return None
-    places, order = find(build, build.cast(x, kind), cats)
-    column = build("Unsqueeze", build("Gather", [*order, -1], places), [LAST])
-    return build.cast(build("Equal", column, range(len(cats))), FLOAT32)
+    places = looked_up(build, build.cast(x, kind), cats, range(len(cats) + 1), INT64)
+    return build("OneHot", places, [len(cats)], build.constant([0, 1], FLOAT32))
 
 
 # ---------------------------------------------------------------------- features
