@@ -76,8 +76,7 @@ def string_normalizer(
     compared = kept if is_case_sensitive or not stopwords else changed(kept, to_upper=False)
     dropped = [word if is_case_sensitive else word.lower() for word in stopwords]
     stays = looked_up(build, compared, dropped, [*(False for _ in dropped), True], DType.BOOL)
-    none = build("Not", build("ReduceMax", build("Concat", stays, build.constant([False], DType.BOOL), axis=0)))
-    stays = build("Concat", stays, build("Reshape", none, [1]), axis=0)
+    stays = build("Concat", stays, build("Not", build("ReduceMax", stays)), axis=0)  # "", where nothing else does
     places = build("Squeeze", indices_where(build, stays), [0])
     kept = build("Gather", build("Concat", kept, build.constant([""], DType.STRING), axis=0), places)
     kept = kept if case_change_action == "NONE" else changed(kept, case_change_action == "UPPER")
@@ -139,7 +138,7 @@ def tf_idf(
     build: Builder, node: Node, x: Value, *, ngram_indexes: Sequence[int], ngram_counts: Sequence[int],
     min_gram_length: int, max_gram_length: int, max_skip_count: int, mode: str, weights: Sequence[float] = (),
 ) -> Value:  # fmt: skip
-    """Counts of the n-grams of each length, weighted, and put into their columns."""
+    """Counts of the n-grams of each length, weighted, and put into their columns; of other lengths nothing is found."""
     is_text = x.tensor.dtype is DType.STRING
     pool = node.attributes.get("pool_strings" if is_text else "pool_int64s", ())
     if not pool:
@@ -149,22 +148,19 @@ def tf_idf(
     if is_text:  # numbers stand for strings
         number = {text: n for n, text in enumerate(dict.fromkeys(pool))}
         x, pool = looked_up(build, x, [*number], range(len(number) + 1), INT64), [number[text] for text in pool]
-    x, counts, first = build.cast(x, INT64), [], 0
-    chosen: list[int] = []
+    x, counts = build.cast(x, INT64), []
+    nothing = build("Slice", x, [0], [0], [-1])
     for n, (start, end) in enumerate(pairwise([*ngram_counts, len(pool)]), start=1):
-        number = (end - start) // n
-        if number and min_gram_length <= n <= max_gram_length:
-            grams = build.constant(np.reshape(pool[start:end], (number, n)), INT64)
-            counts.append(build("CountGrams", x, grams, domain=DOMAIN, skips=max_skip_count if n > 1 else 0))
-            chosen += range(first, first + number)
-        first += number
-    none = build("CountGrams", build("Slice", x, [0], [0], [-1]), build.constant([[0]], INT64), domain=DOMAIN, skips=0)
+        source = x if min_gram_length <= n <= max_gram_length else nothing
+        grams = build.constant(np.reshape(pool[start:end], (-1, n)), INT64)
+        counts.append(build("CountGrams", source, grams, domain=DOMAIN, skips=max_skip_count if n > 1 else 0))
+    none = build("CountGrams", nothing, build.constant([[0]], INT64), domain=DOMAIN, skips=0)
     result = build("Concat", *counts, none, axis=-1)
     result = build("Min", result, 1) if mode == "IDF" else result
     if mode != "TF" and weights:
-        result = build("Mul", result, build.constant([*(weights[gram] for gram in chosen), 0.0], DType.FLOAT32))
-    column = {ngram_indexes[gram]: place for place, gram in enumerate(chosen)}
-    places = [column.get(n, len(chosen)) for n in range(max(ngram_indexes, default=-1) + 1)]
+        result = build("Mul", result, build.constant([*weights, 0.0], DType.FLOAT32))
+    column = dict(zip(ngram_indexes, range(result.shape[-1] - 1), strict=True))
+    places = [column.get(n, -1) for n in range(max(ngram_indexes, default=-1) + 1)]
     return build("Gather", result, places, axis=-1)
 
 
