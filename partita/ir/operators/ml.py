@@ -189,28 +189,24 @@ def finished(build: Builder, node: Node, scores: Value) -> Value:
     return build.cast(TRANSFORMS[name](build, scores), FLOAT32)
 
 
-def labels_of(node: Node) -> tuple[Sequence[Any], DType]:
+def labels_of(node: Node) -> Sequence[Any]:
     """A classifier's labels; () where it has none."""
-    kinds = {"classlabels_strings": STRING, "classlabels_ints": INT64, "classlabels_int64s": INT64}
-    found = ((node.attributes[name], kind) for name, kind in kinds.items() if node.attributes.get(name))
-    return next(found, ((), INT64))
+    found = (node.attributes.get(f"classlabels_{kind}") for kind in ("strings", "ints", "int64s"))
+    return next(filter(None, found), ())
 
 
-def chosen_labels(build: Builder, node: Node, places: Value) -> Value:
-    """The labels at places; the places themselves where there are no labels."""
-    labels, kind = labels_of(node)
-    return build("Gather", build.constant(labels, kind), places) if labels else places
+def classified(build: Builder, node: Node, scores: Value, votes: Value) -> list[Value]:
+    """The label that has most votes [N, classes], or its place where there are no labels; and the scores."""
+    label, labels = build("ArgMax", votes, axis=1, keepdims=0), labels_of(node)
+    if labels:
+        label = build("Gather", build.constant(labels, STRING if isinstance(labels[0], str) else INT64), label)
+    return [label, finished(build, node, scores)]
 
 
 def doubled(build: Builder, scores: Value, *, by_complement: bool) -> Value:
     """From the score [.., 1] of the second of two classes the scores of both: 1 - s or -s for the first."""
     other = build("Sub", 1, scores) if by_complement else build("Neg", scores)
     return build("Concat", other, scores, axis=LAST)
-
-
-def is_above(build: Builder, scores: Value, limit: float) -> Value:
-    """1 where the only score [.., 1] is above a limit, else 0."""
-    return build.cast(build("Greater", build("Squeeze", scores, [1]), limit), INT64)
 
 
 # ---------------------------------------------------------------------- linear models
@@ -234,14 +230,11 @@ def linear_regressor(
 def linear_classifier(
     build: Builder, node: Node, *, coefficients: Sequence[float], intercepts: Sequence[float] = ()
 ) -> list[Value]:
-    scores = linear(build, features(build, node), coefficients, len(intercepts) or 1, intercepts)
+    scores = votes = linear(build, features(build, node), coefficients, len(intercepts) or 1, intercepts)
     if dims.is_one(scores.shape[1]):
-        places = is_above(build, scores, 0.0)
-        is_pair = len(labels_of(node)[0]) == 2
-        scores = doubled(build, scores, by_complement=False) if is_pair else scores
-    else:
-        places = build("ArgMax", scores, axis=1, keepdims=0)
-    return [chosen_labels(build, node, places), finished(build, node, scores)]
+        votes = doubled(build, scores, by_complement=False)
+        scores = votes if len(labels_of(node)) == 2 else scores
+    return classified(build, node, scores, votes)
 
 
 # ---------------------------------------------------------------------- maps, as the tensors that they became
@@ -250,7 +243,7 @@ def linear_classifier(
 @becomes("ZipMap", domain="partita")
 def zip_map(build: Builder, node: Node, x: Value) -> Value:
     """The rows of the maps' values; the keys are known outside."""
-    count = len(labels_of(node)[0])
+    count = len(labels_of(node))
     if len(x.shape) not in (1, 2) or (dims.is_static(x.shape[-1]) and x.shape[-1] != count):
         raise ShapeError(f"{node.describe()}: rows of {count} values are needed, one for each label")
     return build("Identity", x) if len(x.shape) == 2 else build("Unsqueeze", x, [0])
@@ -259,8 +252,7 @@ def zip_map(build: Builder, node: Node, x: Value) -> Value:
 def under_keys(build: Builder, wanted: Value, keys: Value, values: Value) -> Value:
     """What is found under each of the keys `wanted`, as a row [1, n]; zero, or an empty string, where there is none."""
     found = build("Equal", build("Unsqueeze", wanted, [1]), build("Unsqueeze", keys, [0]))
-    always = build.constant(np.ones((wanted.shape[0], 1)), DType.INT32)
-    columns = build("Concat", build.cast(found, DType.INT32), always, axis=1)
+    columns = build("Pad", build.cast(found, DType.INT32), [0, 0, 0, 1], 1)  # the last is always found
     kind = values.tensor.dtype
     values = build("Concat", values, build.constant([""] if kind is STRING else [0], kind), axis=0)
     return build("Unsqueeze", build("Gather", values, build("ArgMax", columns, axis=1, keepdims=0)), [0])
