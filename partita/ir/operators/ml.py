@@ -141,9 +141,9 @@ def feature_vectorizer(build: Builder, node: Node, *operands: Value, inputdimens
         )
     columns = []
     for x, width in zip(operands, inputdimensions, strict=True):
-        if len(x.shape) not in (1, 2) or not dims.is_static(x.shape[-1] if len(x.shape) == 2 else 1):
+        if len(x.shape) not in (1, 2) or not dims.all_static(x.shape[1:]):
             raise ShapeError(f"{node.describe()}: operands must be vectors, or matrices of known width")
-        value = build.cast(x, FLOAT32) if len(x.shape) == 2 else build("Unsqueeze", build.cast(x, FLOAT32), [1])
+        value = build("Flatten", build.cast(x, FLOAT32))  # a vector is a column
         columns.append(build("Pad", value, [0, 0, 0, width - int(value.shape[1])]))  # a negative one cuts
     return build("Concat", *columns, axis=1)
 

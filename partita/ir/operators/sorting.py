@@ -189,20 +189,18 @@ def _many(most: Dim, candidate: Index, element: Callable[[Expr], Expr], largest:
     length = candidate.axis.extent
     room = dims.minimum(length, dims.maximum(2 * most, DIGITS))
     places, count, mine = Places(room), counter("count"), element(candidate)
-    is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", mine.dtype, [])
+    limit = temporary("limit", mine.dtype, [])  # once there was no room
     sort = places.sort(current(count), element, is_falling=bool(largest))
     thin_out = once(
         sort,
         store(limit, [], element(places.at(size(dims.maximum(most - 1, 0))))),
-        store(is_limited, [], True),
         store(count, [], size(most)),
         when=call("eq", current(count), size(room)) & (size(room) < size(length)),
     )
-    is_taken = call("logical_not", current(is_limited)) | is_better(mine, current(limit), largest)
+    is_taken = (candidate < size(room)) | is_better(mine, current(limit), largest)
     end = [current(places.side), current(count)]
     take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
-    begin = (*places.start(), store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
-    return [*begin, each([candidate], take), sort], places.at
+    return [*places.start(), store(count, [], 0), store(limit, [], 0), each([candidate], take), sort], places.at
 
 
 @sized_by_data("TopK", operands=[1])
