@@ -32,15 +32,13 @@ def features(build: Builder, node: Node) -> Value:
     return x if len(x.shape) == 2 else build("Unsqueeze", x, [0])
 
 
-def given(node: Node, name: str, kinds: Sequence[DType]) -> tuple[np.ndarray, DType]:
-    """The attribute of a name that is there and not empty, of those for these types, and its type; `ModelError` where
-    none is."""
-    names = {f"{name}_{PLURALS[kind]}": kind for kind in kinds}
+def given(node: Node, name: str, *kinds: DType) -> np.ndarray:
+    """The attribute of a name that is there and not empty, of those for these types; `ModelError` where none is."""
+    names = {f"{name}_{PLURALS[kind]}": kind.numpy for kind in kinds}
     for full, kind in {f"{name}_tensor": None, **names}.items():
         content = node.attributes.get(full)
         if content is not None and len(content):
-            array = np.asarray(content, kind and kind.numpy).reshape(-1)
-            return array, DType.of(array.dtype)
+            return np.asarray(content, kind).reshape(-1)
     raise ModelError(f"{node.describe()}: none of the attributes {', '.join(names)} is given")
 
 
@@ -64,13 +62,14 @@ def label_encoder(
 ) -> Value:  # fmt: skip
     """By keys, each with its value; or from names to numbers and from numbers to names, as CategoryMapper does, and as
     LabelEncoder did, whose numbers were the places of its classes."""
-    if names := cats_strings or classes_strings:
-        numbers = cats_int64s or range(len(names))
-        keys, values, kind = (names, numbers, INT64) if x.tensor.dtype is STRING else (numbers, names, STRING)
+    if categories := cats_strings or classes_strings:
+        names, numbers = np.asarray(categories, object), np.asarray(cats_int64s or range(len(categories)))
+        keys, values = (names, numbers) if x.tensor.dtype is STRING else (numbers, names)
     else:
-        (keys, _), (values, kind) = (given(node, name, [*PLURALS]) for name in ("keys", "values"))
+        keys, values = (given(node, name, *PLURALS) for name in ("keys", "values"))
     if len(keys) != len(values):
         raise ModelError(f"{node.describe()}: {len(keys)} keys have {len(values)} values")
+    kind = DType.of(values.dtype)
     return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
 
 
@@ -82,7 +81,7 @@ def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
 @becomes("OneHotEncoder", domain=DOMAIN)
 def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> Value | None:
     kind = STRING if x.tensor.dtype is STRING else INT64
-    cats, _ = given(node, "cats", [kind])
+    cats = given(node, "cats", kind)
     if not zeros:
         return None
     places = looked_up(build, build.cast(x, kind), cats, range(len(cats) + 1), INT64)
@@ -126,7 +125,7 @@ def imputer(
     build: Builder, node: Node, x: Value, *, replaced_value_float: float = 0.0, replaced_value_int64: int = 0
 ) -> Value:
     is_float = x.tensor.dtype.is_float
-    values, _ = given(node, "imputed_value", [FLOAT32 if is_float else INT64])
+    values = given(node, "imputed_value", FLOAT32 if is_float else INT64)
     replaced = replaced_value_float if is_float else replaced_value_int64
     is_missing = build("IsNaN", x) if np.isnan(replaced) else build("Equal", x, replaced)
     return build("Where", is_missing, values, x)
@@ -158,8 +157,7 @@ def _softmax_zero(build: Builder, scores: Value) -> Value:
     is_zero = build("LessOrEqual", build("Abs", scores), 1e-7)
     terms = build("Where", is_zero, small, build("Exp", build("Sub", scores, highest)))
     total = build("ReduceSum", terms, [LAST])
-    none = build("Equal", total, 0)
-    return build("Where", none, 0.5, build("Div", terms, build("Where", none, 1, total)))
+    return build("Where", build("Equal", total, 0), 0.5, build("Div", terms, total))
 
 
 def _probit(build: Builder, scores: Value) -> Value:
@@ -168,8 +166,7 @@ def _probit(build: Builder, scores: Value) -> Value:
     log = build("Log", build("Mul", build("Sub", 1, x), build("Add", 1, x)))
     half = build.affine(log, 0.5, 2 / (np.pi * 0.147))
     root = build("Sqrt", build("Sub", build("Mul", half, half), build.affine(log, 1 / 0.147)))
-    sign = build("Where", build("Less", x, 0), build.scalar(-1.41421356, x), 1.41421356)
-    return build("Mul", sign, build("Sqrt", build("Sub", root, half)))
+    return build("Mul", build.affine(build("Sign", x), 2**0.5), build("Sqrt", build("Sub", root, half)))
 
 
 TRANSFORMS: dict[str, Callable[[Builder, Value], Value]] = {
