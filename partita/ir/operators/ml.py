@@ -34,7 +34,7 @@ def features(build: Builder, node: Node) -> Value:
 
 def given(node: Node, name: str, *kinds: DType) -> np.ndarray:
     """The attribute of a name that is there and not empty, of those for these types; `ModelError` where none is."""
-    names = {f"{name}_{PLURALS[kind]}": kind.numpy for kind in kinds}
+    names = {f"{name}_{NAMES[kind]}s": kind.numpy for kind in kinds}
     for full, kind in {f"{name}_tensor": None, **names}.items():
         content = node.attributes.get(full)
         if content is not None and len(content):
@@ -44,14 +44,14 @@ def given(node: Node, name: str, *kinds: DType) -> np.ndarray:
 
 # ---------------------------------------------------------------------- labels
 
-PLURALS = {STRING: "strings", INT64: "int64s", FLOAT32: "floats"}
+NAMES = {STRING: "string", INT64: "int64", FLOAT32: "float"}
 DEFAULTS = {STRING: "_Unused", INT64: -1, FLOAT32: -0.0}
 
 
 def default_of(node: Node, kind: DType) -> Any:
     """What stands for keys that are not found."""
     tensor = node.attributes.get("default_tensor")
-    name = f"default_{PLURALS.get(kind, 'floats')[:-1]}"
+    name = f"default_{NAMES.get(kind, 'float')}"
     return node.attributes.get(name, DEFAULTS.get(kind, 0)) if tensor is None else tensor.item()
 
 
@@ -66,7 +66,7 @@ def label_encoder(
         names, numbers = np.asarray(categories, object), np.asarray(cats_int64s or range(len(categories)))
         keys, values = (names, numbers) if x.tensor.dtype is STRING else (numbers, names)
     else:
-        keys, values = (given(node, name, *PLURALS) for name in ("keys", "values"))
+        keys, values = (given(node, name, *NAMES) for name in ("keys", "values"))
     if len(keys) != len(values):
         raise ModelError(f"{node.describe()}: {len(keys)} keys have {len(values)} values")
     kind = DType.of(values.dtype)
@@ -121,12 +121,9 @@ def normalizer(build: Builder, node: Node, x: Value, *, norm: str = "MAX") -> Va
 
 
 @becomes("Imputer", domain=DOMAIN)
-def imputer(
-    build: Builder, node: Node, x: Value, *, replaced_value_float: float = 0.0, replaced_value_int64: int = 0
-) -> Value:
-    is_float = x.tensor.dtype.is_float
-    values = given(node, "imputed_value", FLOAT32 if is_float else INT64)
-    replaced = replaced_value_float if is_float else replaced_value_int64
+def imputer(build: Builder, node: Node, x: Value) -> Value:
+    kind = FLOAT32 if x.tensor.dtype.is_float else INT64
+    values, replaced = given(node, "imputed_value", kind), node.attributes.get(f"replaced_value_{NAMES[kind]}", 0)
     is_missing = build("IsNaN", x) if np.isnan(replaced) else build("Equal", x, replaced)
     return build("Where", is_missing, values, x)
 
