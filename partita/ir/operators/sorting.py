@@ -76,7 +76,7 @@ class Places:
             store(left, [], heads[1] + 1 - current(takes_right)),  # quicker than a branch
             until=now >= count,
         )
-        return each([turn], merge, store(self.side, [], other), until=width >= count)
+        return once(store(left, [], 0), each([turn], merge, store(self.side, [], other), until=width >= count))
 
     def sort(self, count: Expr, element: Callable[[Expr], Expr], *, is_falling: bool = False) -> Step:
         """Sorts the first `count` places by the numbers there, NaN above all: by the digits of keys, the last digit
