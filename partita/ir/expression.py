@@ -163,6 +163,10 @@ class Computation:
     body: Expr
 
     @property
+    def indices(self) -> list[Index]:
+        return list(map(Index, self.axes))
+
+    @property
     def shape(self) -> tuple[Dim, ...]:
         return tuple(axis.extent for axis in self.axes)
 

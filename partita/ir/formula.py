@@ -31,6 +31,16 @@ from partita.ir.types import DType
 FEW = 16  # terms that are written out
 
 
+def over(name: str, extent: Dim) -> Index:
+    """The index of a loop of its own, over [0, extent)."""
+    return Index(Axis(name, extent))
+
+
+def indices_over(shape: Sequence[Dim], name: str = "i") -> list[Index]:
+    """Indices of loops over all elements of a shape."""
+    return [over(f"{name}{n}", dim) for n, dim in enumerate(shape)]
+
+
 def size(dim: Dim) -> Expr:
     """A dimension as an int64 scalar."""
     return Literal(int(dim), DType.INT64) if is_static(dim) else Size(dim)
@@ -83,17 +93,11 @@ def broadcast_load(value: Value, indices: Sequence[Expr]) -> Expr:
     return load(value, *aligned(indices, value.shape))
 
 
-def reduce(combine: str, axes: Sequence[Axis], body: Expr) -> Expr:
-    """`body` combined over `axes`, from what changes nothing on."""
+def reduce(combine: str, indices: Iterable[Index], body: Expr) -> Expr:
+    """`body` combined over all `indices`, from what changes nothing on; or where its extreme is, as `Reduce` says."""
     check_strings(combine, body.dtype)
-    neutral = {"sum": 0, "prod": 1, "max": lowest(body.dtype), "min": highest(body.dtype)}[combine]
-    return Reduce(combine, tuple(axes), body, literal(neutral, body.dtype), body.dtype)
-
-
-def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
-    """The tensor of `shape` whose element at indices (i, j, ...) is `body(i, j, ...)`."""
-    axes = tuple(Axis(f"i{n}", dim) for n, dim in enumerate(shape))
-    return Computation(axes, body(*(Index(axis) for axis in axes)))
+    kind = DType.INT64 if combine.startswith("arg") else body.dtype
+    return Reduce(combine, tuple(index.axis for index in indices), body, literal(neutral(combine, kind), kind), kind)
 
 
 def tensor(indices: Sequence[Index], body: Expr) -> Computation:
@@ -101,10 +105,16 @@ def tensor(indices: Sequence[Index], body: Expr) -> Computation:
     return Computation(tuple(index.axis for index in indices), body)
 
 
+def compute(shape: Sequence[Dim], body: Callable[..., Expr]) -> Computation:
+    """As `tensor`, of a shape and of a `body` that takes the indices."""
+    indices = indices_over(shape)
+    return tensor(indices, body(*indices))
+
+
 def reduction(combine: str, extents: Sequence[Dim], body: Callable[..., Expr]) -> Expr:
     """`body(k0, k1, ...)` combined over the given extents."""
-    axes = tuple(Axis(f"k{n}", dim) for n, dim in enumerate(extents))
-    return reduce(combine, axes, body(*(Index(axis) for axis in axes)))
+    indices = indices_over(extents, "k")
+    return reduce(combine, indices, body(*indices))
 
 
 def combination(combine: str, extents: Sequence[int], body: Callable[..., Expr]) -> Expr:
@@ -113,6 +123,11 @@ def combination(combine: str, extents: Sequence[int], body: Callable[..., Expr])
         return reduction(combine, extents, body)
     terms = itertools.starmap(body, itertools.product(*map(range, extents)))
     return functools.reduce(functools.partial(call, "add" if combine == "sum" else combine), terms)
+
+
+def neutral(combine: str, dtype: DType) -> float | int:
+    """What changes nothing when it is combined with anything."""
+    return {"prod": 1, "max": lowest(dtype), "min": highest(dtype)}.get(combine, 0)
 
 
 def lowest(dtype: DType) -> float | int:

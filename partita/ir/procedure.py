@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Expr, Index, Load, Operand, literal
+from partita.ir.formula import indices_over
 from partita.ir.graph import Value
 from partita.ir.types import DType, TensorType
 
@@ -51,22 +52,8 @@ class Procedure:
     rows: tuple[Axis, ...] = ()
 
 
-def axes_of(shape: Sequence[Dim], name: str = "i") -> tuple[Axis, ...]:
-    return tuple(Axis(f"{name}{n}", dim) for n, dim in enumerate(shape))
-
-
 def temporary(name: str, dtype: DType, shape: Sequence[Dim]) -> Value:
     return Value(name, TensorType(dtype, tuple(shape)))
-
-
-def over(name: str, extent: Dim) -> Index:
-    """The index of a loop of its own, over [0, extent)."""
-    return Index(Axis(name, extent))
-
-
-def indices_over(shape: Sequence[Dim]) -> list[Index]:
-    """Indices of loops over all elements of a shape."""
-    return [Index(axis) for axis in axes_of(shape)]
 
 
 def store(value: Value, indices: Sequence[Expr | int], body: Operand, when: Expr | None = None) -> Store:
@@ -76,9 +63,8 @@ def store(value: Value, indices: Sequence[Expr | int], body: Operand, when: Expr
 
 def fill(value: Value, body: Callable[..., Expr]) -> Store:
     """All elements of `value`: the one at indices (i, j, ...) becomes `body(i, j, ...)`."""
-    axes = axes_of(value.shape, "j")
-    indices = tuple(Index(axis) for axis in axes)
-    return Store(axes, value, indices, body(*indices))
+    indices = indices_over(value.shape, "j")
+    return Store(tuple(index.axis for index in indices), value, tuple(indices), body(*indices))
 
 
 def each(indices: Sequence[Index], *steps: Step, when: Expr | None = None, until: Expr | None = None) -> Loops:

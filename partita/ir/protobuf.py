@@ -62,10 +62,11 @@ def _dtype(number: int) -> DType:
 
 
 def _dim_from_proto(proto: onnx.TensorShapeProto.Dimension, names: Names) -> dims.Dim | None:
+    """A dimension; None for one without a name. Exporters write -1 and "?" for these too, each time for another."""
     kind = proto.WhichOneof("value")
     if kind == "dim_value":
-        return int(proto.dim_value)
-    if kind == "dim_param" and proto.dim_param:
+        return None if proto.dim_value == -1 else int(proto.dim_value)
+    if kind == "dim_param" and proto.dim_param not in ("", "?"):
         if not isinstance(proto.dim_param, str):  # bytes, where they are no UTF-8
             raise ModelError(f"the dimension name {proto.dim_param!r} is no UTF-8 text")
         return names.get(proto.dim_param) or dims.symbol(proto.dim_param)

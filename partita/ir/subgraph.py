@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from partita.ir.graph import Attribute, Graph, Node, Value
+from partita.ir.nested import bodies
 from partita.ir.schema import NEWEST_OPSET, NONDETERMINISTIC
 from partita.ir.types import UnknownType
 
@@ -165,6 +166,12 @@ def sink(graph: Graph, node: Node, followers: Sequence[Node]) -> Node:
         copy_nodes(followers, body, mapping)
         for value in values[len(node.outputs) :]:
             mapping[value].type, mapping[value].known = UnknownType(), None  # each body's own
+        for each in dict.fromkeys(mapping[value].producer for value in values[len(node.outputs) :]):
+            if each is not None:
+                own = {
+                    key: untyped_copy(held, f"{body.prefix}{each.name}.{key}.") for key, held in bodies(each).items()
+                }
+                each.attributes.update(own)
         body.set_outputs(mapping[value] for value in outputs)
     attributes = {**node.attributes, "captures": node.attributes.get("captures", 0) + len(outside)}
     names = graph.unique_names(f"{value.name}.sunk" for value in outputs)
@@ -178,6 +185,17 @@ def sink(graph: Graph, node: Node, followers: Sequence[Node]) -> Node:
     for old, new in zip(outputs, fresh.outputs, strict=True):
         graph.rename(new, old.name)
     return fresh
+
+
+def untyped_copy(body: Graph, prefix: str) -> Graph:
+    """A graph that computes the same and is still to be typed, with names of its own."""
+    copy = Graph(body.name, prefix, body.opsets)
+    copy.set_outputs(embed(body, copy, [copy.add_input(copy.unique_name(v.name), v.type) for v in body.inputs]))
+    for node in copy.nodes:
+        node.attributes.update({key: untyped_copy(held, f"{prefix}{key}.") for key, held in bodies(node).items()})
+        for output in node.outputs:
+            output.type, output.known = UnknownType(), None
+    return copy
 
 
 def depends_on_parameters(value: Value) -> bool:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import networkx as nx
 
-from partita.errors import ModelError, PartitaError
+from partita.errors import ModelError, PartitaError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Graph, Node, Value
@@ -31,7 +31,7 @@ from partita.ir.inference import infer_node
 from partita.ir.nested import bodies
 from partita.ir.operators import definition, known
 from partita.ir.operators.control_flow import chosen_branch, enter
-from partita.ir.operators.internal import is_observation
+from partita.ir.operators.internal import is_observation, observe, vector_of
 from partita.ir.opsets import attributes_to_operands, write_defaults
 from partita.ir.schema import NEWEST_OPSET, form_problems, type_problems
 from partita.ir.subgraph import inline, sink
@@ -90,7 +90,7 @@ def _enter_branches(graph: Graph, node: Node) -> bool:
         return False
     between = nx.descendants(graph.topology, branching) & nx.ancestors(graph.topology, node)
     followers = [each for each in graph.nodes if each in between] + [node]
-    if any(bodies(each) or is_observation(each) for each in followers):
+    if any(map(is_observation, followers)):
         return False
     upgrade(graph, sink(graph, branching, followers))
     return True
@@ -131,10 +131,7 @@ def _upgrade(graph: Graph, node: Node) -> bool:
             for fresh in inline(graph, node, chosen):
                 upgrade(graph, fresh)
             return True
-        enter(node)
-        with dims.equations():  # told again where the node is typed
-            for body in bodies(node).values():
-                changed |= _canonicalize(body)
+        changed |= _canonicalize_bodies(graph, node)
     values = _sized_by_data(graph, node)
     if values is not None:
         graph.replace_node(node, values)
@@ -146,6 +143,59 @@ def _upgrade(graph: Graph, node: Node) -> bool:
     if problems:
         raise ModelError("\n".join(problems))
     return changed
+
+
+def _canonicalize_bodies(graph: Graph, node: Node) -> bool:
+    """The bodies of one node. Branches are written for sizes that others need not have (`Squeeze` where an axis is 1):
+    one whose sizes contradict each other fails when a run takes it, as long as there is another."""
+    enter(node)
+    changed, broken = False, dict[str, ShapeError]()
+    with dims.equations():  # told again where the node is typed
+        for name, body in bodies(node).items():
+            try:
+                changed |= _canonicalize(body)
+            except ShapeError as error:
+                broken[name] = error
+    if len(broken) == 1 and node.op_type == "If":
+        _give_up(graph, node, *broken.popitem())
+    if broken:
+        raise ShapeError("\n".join(map(str, broken.values())))
+    return changed
+
+
+def _give_up(graph: Graph, node: Node, name: str, problem: ShapeError) -> None:
+    """Puts a graph in the place of a branch that fails with what is wrong with that: it observes that the condition is
+    not what led there. What it gives has the types of what the other branch gives."""
+    (other,) = (body for key, body in bodies(node).items() if key != name)
+    if not all(isinstance(output.type, TensorType) and output.type.shape is not None for output in other.outputs):
+        raise problem
+    body = Graph(other.name, f"{graph.unique_name(f'{node.name}.{name}')}.", graph.opsets)
+    for inner in (body, other):
+        for value in [*node.operands[1:], node.operand(0)][len(inner.inputs) :]:
+            inner.add_input(inner.unique_name(value.name), value.type)
+    graph.set_inputs(node, [*node.inputs, node.operand(0)])
+    node.attributes = {**node.attributes, name: body, "captures": len(body.inputs)}
+    build = Builder(body, node.name)
+    holds = body.inputs[-1] if name == "else_branch" else build("Not", body.inputs[-1])
+    shapes = [value.type.shape or () for value in node.operands if isinstance(value.type, TensorType)]
+    outside = {symbol for shape in shapes for dim in shape for symbol in dims.symbols_of(dim)}
+    message, results = f"its {name} cannot run: {problem}", []
+    for output in other.outputs:
+        own = [n for n, dim in enumerate(output.shape) if not outside.issuperset(dims.symbols_of(dim))]
+        sizes = observe(build, build.ints([0] * (len(own) + 1)), holds, message)
+        parts = [
+            build("Gather", sizes, [own.index(n)]) if n in own else vector_of(build, [dim])
+            for n, dim in enumerate(output.shape)
+        ]
+        shape = build("Concat", *parts, axis=0) if parts else build.ints([])
+        results.append(
+            build(
+                "Expand",
+                build.cast(build("Gather", sizes, build.constant(len(own), DType.INT64)), output.tensor.dtype),
+                shape,
+            )
+        )
+    body.set_outputs(results)
 
 
 def _sized_by_data(graph: Graph, node: Node) -> list[Value] | None:

@@ -80,8 +80,9 @@ def _symbols(elements: Iterable[Dim]) -> set[str]:
 def _simplify_target(graph: Graph, node: Node) -> bool:
     """The target shape as a constant: 0 where a dimension is kept, -1 for one that follows from the others."""
     x, target = node.operand(0), node.operand(1)
-    if target.parameter is not None or x.tensor.shape is None or node.output.tensor.shape is None:
-        return False
+    kinds = x.type, node.output.type
+    if target.parameter is not None or any(not isinstance(k, TensorType) or k.shape is None for k in kinds):
+        return False  # what comes from an operator that nobody knows has no type
     simple = reshape_target(x.shape, node.output.shape)
     if simple is None or known(target) is None:
         return False

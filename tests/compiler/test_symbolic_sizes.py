@@ -7,7 +7,7 @@ import pytest
 from small_models import assert_computes, compiled, images, network, parsed
 
 import partita
-from partita.errors import ExecutionError, InputError, ModelError, PartitaError, ShapeError
+from partita.errors import ExecutionError, InputError, ModelError, PartitaError, ShapeError, UnsupportedOperatorError
 
 PAIR = """
 <ir_version: 10, opset_import: ["" : 21]>
@@ -306,3 +306,25 @@ def test_what_no_loop_reaches_need_not_be_there():
     module = compiled(parsed('<ir_version: 10, opset_import: ["" : 28]>' + text))
     assert module.run({"x": floats(0, 2, 3), "w": floats(4, 2, 3)})["y"].shape == (0, 4, 1)
     assert module.run({"x": floats(1, 2, 3), "w": floats(0, 2, 3)})["y"].shape == (1, 0, 1)
+
+
+@pytest.mark.parametrize("written", [-1, "?", None])
+def test_sizes_without_a_name_are_sizes_of_their_own(written):
+    """Exporters write -1 or a question mark for each of them."""
+    proto = parsed('<ir_version: 10, opset_import: ["" : 22]> g (float[a, b] x) => (float[c, d] y) { y = Neg (x) }')
+    for value in (*proto.graph.input, *proto.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            dim.ClearField("dim_param")
+            if written is not None:
+                setattr(dim, "dim_value" if written == -1 else "dim_param", written)
+    x = np.ones((2, 3), np.float32)
+    np.testing.assert_array_equal(compiled(proto).run({"x": x})["y"], -x)
+    np.testing.assert_array_equal(compiled(proto, shapes={"x": (2, 3)}).run({"x": x})["y"], -x)
+
+
+def test_what_follows_an_operator_that_nobody_knows_is_refused_with_it():
+    """Its result has no type: a reshape of it can neither be simplified nor claimed."""
+    text = "g (float[2, 3] x, int64[1] s) => (float[6] y) { a = com.acme.Secret (x) y = Reshape (a, s) }"
+    text = '<ir_version: 10, opset_import: ["" : 22, "com.acme" : 1]> ' + text
+    with pytest.raises(UnsupportedOperatorError, match=r"(?s)com\.acme::Secret.*Reshape"):
+        compiled(parsed(text))

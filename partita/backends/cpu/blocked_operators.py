@@ -7,13 +7,12 @@ operators broadcast, pools see a third spatial axis of window 1, layout changes 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import fields, replace
 
 from partita.ir import dims
-from partita.ir.expression import Computation, Expr
-from partita.ir.formula import compute, load, reduction, select
-from partita.ir.graph import Node, Value
+from partita.ir.expression import Computation
+from partita.ir.formula import compute, indices_over, load, over, reduce, tensor
+from partita.ir.graph import Node
 from partita.ir.registry import computes
 from partita.ir.types import DType, TensorType
 from partita.ir.window import Window, window
@@ -31,12 +30,6 @@ def block_window(node: Node) -> Window:
     return replace(view, **{name: getattr(view, name)[:2] for name in axes})
 
 
-def _guarded(view: Window, value: Value, places: Sequence[Expr], *rest: Expr) -> Expr:
-    element = load(value, *rest[:2], *places, *rest[2:])
-    condition = view.inside(places)
-    return element if condition is None else select(condition, element, 0)
-
-
 @computes("BlockedConv", domain=DOMAIN)
 def blocked_convolution(node: Node) -> Computation:
     """`x [N, Ib, H, W, B]`, weights `[Op, Ib, kh, kw, B, V, B]` for Op panels of V output blocks, bias `[Ob, B]`.
@@ -44,15 +37,11 @@ def blocked_convolution(node: Node) -> Computation:
     x, w, bias = node.operands
     view = block_window(node)
     panels, width = w.shape[5], w.shape[6]
-
-    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
-        def term(c: Expr, kh: Expr, kw: Expr, k: Expr) -> Expr:
-            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, c, k)
-            return value * load(w, block // panels, c, kh, kw, k, block % panels, lane)
-
-        return reduction("sum", [x.shape[1], *view.kernel, w.shape[4]], term) + load(bias, block, lane)
-
-    return compute((x.shape[0], bias.shape[0], *view.output, width), body)
+    n, block, *out, lane = i = indices_over((x.shape[0], bias.shape[0], *view.output, width))
+    c, *inner, depth = k = indices_over([x.shape[1], *view.kernel, w.shape[4]], "k")
+    value = view.seen(out, inner, lambda *place: load(x, n, c, *place, depth))
+    weight = load(w, block // panels, c, *inner, depth, block % panels, lane)
+    return tensor(i, reduce("sum", k, value * weight) + load(bias, block, lane))
 
 
 @computes("PlanarConv", domain=DOMAIN)
@@ -62,15 +51,11 @@ def planar_convolution(node: Node) -> Computation:
     x, w, bias = node.operands
     view = block_window(node)
     panels, width = w.shape[4], w.shape[5]
-
-    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
-        def term(c: Expr, kh: Expr, kw: Expr) -> Expr:
-            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, c)
-            return value * load(w, block // panels, c, kh, kw, block % panels, lane)
-
-        return reduction("sum", [x.shape[1], *view.kernel], term) + load(bias, block, lane)
-
-    return compute((x.shape[0], bias.shape[0], *view.output, width), body)
+    n, block, *out, lane = i = indices_over((x.shape[0], bias.shape[0], *view.output, width))
+    c, *inner = k = indices_over([x.shape[1], *view.kernel], "k")
+    value = view.seen(out, inner, lambda *place: load(x, n, c, *place))
+    weight = load(w, block // panels, c, *inner, block % panels, lane)
+    return tensor(i, reduce("sum", k, value * weight) + load(bias, block, lane))
 
 
 @computes("BlockedDepthwiseConv", domain=DOMAIN)
@@ -78,15 +63,10 @@ def blocked_depthwise_convolution(node: Node) -> Computation:
     """One filter a channel: `x [N, Cb, H, W, B]`, weights `[Cb, kh, kw, B]`, bias `[Cb, B]`."""
     x, w, bias = node.operands
     view = block_window(node)
-
-    def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
-        def term(kh: Expr, kw: Expr) -> Expr:
-            value = _guarded(view, x, view.sources((oh, ow), (kh, kw)), n, block, lane)
-            return value * load(w, block, kh, kw, lane)
-
-        return reduction("sum", view.kernel, term) + load(bias, block, lane)
-
-    return compute((x.shape[0], x.shape[1], *view.output, x.shape[4]), body)
+    n, block, *out, lane = i = indices_over((x.shape[0], x.shape[1], *view.output, x.shape[4]))
+    k = indices_over(view.kernel, "k")
+    value = view.seen(out, k, lambda *place: load(x, n, block, *place, lane))
+    return tensor(i, reduce("sum", k, value * load(w, block, *k, lane)) + load(bias, block, lane))
 
 
 @computes("GatheredConv", domain=DOMAIN)
@@ -108,16 +88,10 @@ def packed_product(node: Node) -> Computation:
     `columns` is N. Result `[..., N]`."""
     x, w = node.operand(0), node.operand(1)
     panels, width = w.shape[2], w.shape[3]
-
-    def body(*i: Expr) -> Expr:
-        block = i[-1] // width
-        return reduction(
-            "sum",
-            [w.shape[1]],
-            lambda k: load(x, *i[:-1], k) * load(w, block // panels, k, block % panels, i[-1] % width),
-        )
-
-    return compute((*x.shape[:-1], node.attributes["columns"]), body)
+    *row, column = i = indices_over((*x.shape[:-1], node.attributes["columns"]))
+    block, k = column // width, over("k", w.shape[1])
+    weight = load(w, block // panels, k, block % panels, column % width)
+    return tensor(i, reduce("sum", [k], load(x, *row, k) * weight))
 
 
 @computes("StrassenMatMul", domain=DOMAIN)

@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from partita.backends.cpu.blocked_convolution import BANDS, BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
-from partita.ir.expression import Computation, Expr, Load
-from partita.ir.formula import cast, compute
+from partita.ir.expression import Computation, Load
+from partita.ir.formula import cast, indices_over, tensor
 from partita.ir.types import DType
 from partita.ir.window import averaged_count
 
@@ -103,14 +103,7 @@ class PoolKernel(WindowKernel):
         return f"partita_windows_{'max' if self.kernel.op_type == 'MaxPool' else 'sum'}", ""
 
     def own_result(self) -> Computation:
-        kernel = self.kernel
-
-        def body(n: Expr, block: Expr, oh: Expr, ow: Expr, lane: Expr) -> Expr:
-            total = Load(self.sum, (), DType.FLOAT32)
-            return (
-                total
-                if kernel.op_type == "MaxPool"
-                else total / cast(averaged_count(kernel, (oh, ow, lane)), total.dtype)
-            )
-
-        return compute(kernel.output.shape, body)
+        i, total = indices_over(self.kernel.output.shape), Load(self.sum, (), DType.FLOAT32)
+        if self.kernel.op_type == "MaxPool":
+            return tensor(i, total)
+        return tensor(i, total / cast(averaged_count(self.kernel, i[2:]), total.dtype))

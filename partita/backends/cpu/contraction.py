@@ -21,9 +21,8 @@ from partita.backends.cpu.tiles import PRODUCTS, Ahead, product_tile, tile_rows,
 from partita.ir import dims
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices
-from partita.ir.formula import compute, load
+from partita.ir.formula import broadcast_load, compute, indices_over, load, over, tensor
 from partita.ir.graph import Node, Value
-from partita.ir.operators.elementwise import element
 from partita.ir.types import DType, TensorType
 from partita.ir.window import Window, window
 
@@ -190,15 +189,15 @@ class _Product(_Tiles):
         if self.kernel.op_type == "MatMul":
             return compute(shape, lambda *i: self.sum_at())
         alpha, beta = (float(self.kernel.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
-        m, n = Axis("m", shape[0]), Axis("n", shape[1])
+        i = over("m", shape[0]), over("n", shape[1])
         total: Expr = self.sum_at()
         if alpha != 1.0:
             total = total * alpha
         addend = self.kernel.input(2)
         if addend is not None:
-            term = element(addend, (m, n))
+            term = broadcast_load(addend, i)
             total = total + (term if beta == 1.0 else term * beta)
-        return Computation((m, n), total)
+        return tensor(i, total)
 
     def _batch_offset(self, value: Value, batch: Sequence[Axis]) -> str:
         """Where an operand's matrix lies for the current indices of the leading axes."""
@@ -234,12 +233,8 @@ class _Convolution(_Tiles):
 
     def _own(self) -> Computation:
         """The sum with the bias, over the output's axes."""
-        bias = self.kernel.input(2)
-
-        def body(n: Expr, channel: Expr, *spatial: Expr) -> Expr:
-            return self.sum_at() if bias is None else self.sum_at() + load(bias, channel)
-
-        return compute(self.kernel.output.shape, body)
+        bias, i = self.kernel.input(2), indices_over(self.kernel.output.shape)
+        return tensor(i, self.sum_at() if bias is None else self.sum_at() + load(bias, i[1]))
 
     def _write_packing(self, scope: Scope, view: Window, channels: Dim, spatial: Sequence[Dim]) -> None:
         """Copies the windows of a block of output positions: `columns[(channel, kernel position)][output position]`."""

@@ -9,9 +9,9 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.dims import Dim
 from partita.ir.expression import Expr, call, literal
-from partita.ir.formula import cast, load, select, size
+from partita.ir.formula import cast, load, over, select, size
 from partita.ir.graph import Node, Value
-from partita.ir.procedure import Loops, Procedure, current, each, over, procedure, store, temporary
+from partita.ir.procedure import Loops, Procedure, current, each, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType, Type
 

@@ -8,12 +8,12 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import required_ints
 from partita.ir.expression import Expr, call, literal
-from partita.ir.formula import cast, load, only, reduce, select, size
+from partita.ir.formula import cast, load, only, over, reduce, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.sorting import Places, advance, counter
-from partita.ir.procedure import Procedure, current, each, fill, once, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, once, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType, Type
 
@@ -65,7 +65,7 @@ def suppression(
         [current(others, [k, block * LANES + lane]) for k in range(SIDES)],
     ]
     highest = literal(0.0, kept) if threshold is None else only(threshold)
-    hits = reduce("sum", [lane.axis], cast(_overlap(*pair) > highest, DType.FLOAT32))
+    hits = reduce("sum", [lane], cast(_overlap(*pair) > highest, DType.FLOAT32))
     measures = _measures([load(boxes, batch, best, k) for k in range(4)], is_centered=bool(center_point_box))
     win = store(winners, [batch, kind, current(chosen)], best)
     join = each([side], store(others, [side, current(chosen)], current(own, [side])))

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import functools
+import operator
 import string
 from collections.abc import Callable, Sequence
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Reduce, call, literal
-from partita.ir.formula import aligned, cast, compute, load, reduce, reduction, select, size, wide
+from partita.ir.expression import Computation, Expr, call
+from partita.ir.formula import (
+    aligned,
+    broadcast_load,
+    cast,
+    indices_over,
+    load,
+    over,
+    reduce,
+    select,
+    size,
+    tensor,
+    wide,
+)
 from partita.ir.graph import Node, Value
-from partita.ir.operators.elementwise import element
-from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, once, procedure, store, temporary
 from partita.ir.registry import computes, infers, performs
 from partita.ir.types import DType, TensorType, Type
 from partita.ir.window import window
@@ -33,18 +45,11 @@ def matmul_of(node: Node, a: Sequence[Dim], b: Sequence[Dim], left: Element, rig
     if not dims.may_equal(depth, other):
         raise ShapeError(f"{node.describe()}: {depth} columns on the left meet {other} rows on the right")
     batch = dims.broadcast_shapes(tuple(a[:-2]), tuple(b[:-2]))
-
-    def body(*i: Expr) -> Expr:
-        lead, rest = i[: len(batch)], i[len(batch) :]
-        row, column = rest[: len(a[-2:-1])], rest[len(a[-2:-1]) :]
-
-        def term(k: Expr) -> Expr:
-            first, second = left(*aligned(lead, a[:-2]), *row, k), right(*aligned(lead, b[:-2]), k, *column)
-            return wide(first) * wide(second)
-
-        return cast(reduction("sum", [depth], term), left(*[0] * len(a)).dtype)
-
-    return compute((*batch, *a[-2:-1], *b[1:][-1:]), body)
+    lead, row, column = indices_over(batch), indices_over(a[-2:-1], "row"), indices_over(b[1:][-1:], "column")
+    k = over("k", depth)
+    first, second = left(*aligned(lead, a[:-2]), *row, k), right(*aligned(lead, b[:-2]), k, *column)
+    total = reduce("sum", [k], wide(first) * wide(second))
+    return tensor([*lead, *row, *column], cast(total, first.dtype))
 
 
 @computes("Gemm")
@@ -58,7 +63,7 @@ def gemm(node: Node, a: Value, b: Value, c: Value | None, *, alpha: float = 1.0,
     )
     total = product.body * alpha if alpha != 1.0 else product.body
     if c is not None:
-        addend = element(c, product.axes)
+        addend = broadcast_load(c, product.indices)
         total = total + (addend * beta if beta != 1.0 else addend)
     return Computation(product.axes, total)
 
@@ -87,17 +92,12 @@ def convolution_of(node: Node, x: Value, w: Value, bias: Value | None, left: Ele
     """A convolution of `x` with `w`, of elements that `left` and `right` give."""
     group, (outputs, per_group) = node.attributes.get("group", 1), w.shape[:2]
     view = window(node, x.shape[2:], kernel_of(node, x, w, per_group * group))
-
-    def body(n: Expr, o: Expr, *out: Expr) -> Expr:
-        def term(c: Expr, *inner: Expr) -> Expr:
-            channel = c if group == 1 else (o // size(dims.floor_div(outputs, group))) * size(per_group) + c
-            value = view.seen(out, inner, lambda *place: left(n, channel, *place))
-            return wide(value) * wide(right(o, c, *inner))
-
-        total = cast(reduction("sum", [per_group, *view.kernel], term), left(*[0] * len(x.shape)).dtype)
-        return total if bias is None else total + load(bias, o)
-
-    return compute((x.shape[0], outputs, *view.output), body)
+    n, o, *out = i = indices_over((x.shape[0], outputs, *view.output))
+    c, *inner = k = indices_over([per_group, *view.kernel], "k")
+    channel = c if group == 1 else (o // size(dims.floor_div(outputs, group))) * size(per_group) + c
+    value = view.seen(out, inner, lambda *place: left(n, channel, *place))
+    total = cast(reduce("sum", k, wide(value) * wide(right(o, c, *inner))), value.dtype)
+    return tensor(i, total if bias is None else total + load(bias, o))
 
 
 # ---------------------------------------------------------------------- Einsum: sums of products over named axes
@@ -133,13 +133,13 @@ def einsum(node: Node, first: Value, *, equation: str) -> Computation:
             if joined is None:
                 raise ModelError(f"{node.describe()}: the axis {letter!r} has sizes {sizes[letter]} and {dim}")
             sizes[letter] = joined
-    axes = {letter: Axis(f"i{n}", dim) for n, (letter, dim) in enumerate(sizes.items())}
+    i = dict(zip(sizes, indices_over(list(sizes.values())), strict=True))
     pairs = zip(node.operands, names, strict=True)
-    factors = (wide(element(value, tuple(axes[letter] for letter in letters))) for value, letters in pairs)
-    product = functools.reduce(lambda a, b: a * b, factors)
-    summed = [axis for letter, axis in axes.items() if letter not in right]
+    factors = (wide(broadcast_load(value, [i[letter] for letter in letters])) for value, letters in pairs)
+    product = functools.reduce(operator.mul, factors)
+    summed = [index for letter, index in i.items() if letter not in right]
     total = reduce("sum", summed, product) if summed else product
-    return Computation(tuple(axes[letter] for letter in right), cast(total, first.tensor.dtype))
+    return tensor([i[letter] for letter in right], cast(total, first.tensor.dtype))
 
 
 @infers("Det")
@@ -170,7 +170,7 @@ def determinant(node: Node, x: Value) -> Procedure:
     clear_below = each([i], once(share, clear, when=i > k), when=call("ne", diagonal, 0.0))
     column = each(
         [k],
-        store(pivot, [], Reduce("argmax", (i.axis,), size_below, literal(0, DType.INT64), DType.INT64)),
+        store(pivot, [], reduce("argmax", [i], size_below)),
         once(swap, store(result, [], -current(result)), when=call("ne", row, k)),
         store(result, [], current(result) * diagonal),
         clear_below,

@@ -12,8 +12,8 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import axis_of, certain, known, normalized_axes, required_ints
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index
-from partita.ir.formula import cast, compute, load, size
+from partita.ir.expression import Computation, Expr
+from partita.ir.formula import cast, compute, indices_over, load, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import padded, window_of
@@ -241,10 +241,9 @@ def reduce_operator(build: Builder, node: Node, x: Value, axes: Value, *, keepdi
 
 @computes("Reduce", domain=DOMAIN)
 def split_reduction(node: Node, x: Value, *, operator: str) -> Computation:
-    inner = [Axis(f"k{n}", dim) for n, dim in enumerate(required_ints(node, 1))]
-    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(required_ints(node, 2))]
-    place = [Index(o) + Index(k) for o, k in zip(outer, inner, strict=True)]
-    return Computation(tuple(outer), REDUCTIONS[operator].apply(load(x, *place), inner))
+    k, i = indices_over(required_ints(node, 1), "k"), indices_over(required_ints(node, 2))
+    place = [outer + inner for outer, inner in zip(i, k, strict=True)]
+    return tensor(i, REDUCTIONS[operator].apply(load(x, *place), k))
 
 
 def around(build: Builder, sizes: Value, place: Value) -> Value:

@@ -10,18 +10,12 @@ from onnx import TensorProto
 
 from partita.ir.builder import Builder
 from partita.ir.dims import broadcast_shapes
-from partita.ir.expression import Axis, Cast, Computation, Expr, Index, Operand, call
-from partita.ir.formula import broadcast_load, cast, compute, only, select, tensor
+from partita.ir.expression import Cast, Computation, Expr, Operand, call
+from partita.ir.formula import broadcast_load, cast, compute, indices_over, only, select, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import with_trailing_axes
-from partita.ir.procedure import indices_over
 from partita.ir.registry import computes, operator, upgrades
 from partita.ir.types import DType
-
-
-def element(value: Value, axes: tuple[Axis, ...]) -> Expr:
-    """The element of `value` that broadcasts to `axes`."""
-    return broadcast_load(value, [Index(axis) for axis in axes])
 
 
 def broadcast(node: Node, scalar: Callable[..., Expr]) -> Computation:

@@ -12,11 +12,11 @@ from partita.ir.builder import Builder
 from partita.ir.contents import Known, axis_of, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, Index, call, literal
-from partita.ir.formula import cast, compute, load, only, put, select, size, tensor
+from partita.ir.formula import cast, compute, indices_over, load, only, put, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, chosen, observe
 from partita.ir.operators.movement import wrapped
-from partita.ir.procedure import Procedure, current, each, fill, indices_over, once, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, fill, once, procedure, store, temporary
 from partita.ir.registry import becomes, computes, infers, performs, upgrades
 from partita.ir.types import DType, TensorType
 

@@ -12,9 +12,8 @@ from partita.ir.builder import Builder
 from partita.ir.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import all_within, broadcast_load, compute, load, only, put, select, size, tensor
+from partita.ir.formula import all_within, broadcast_load, compute, indices_over, load, only, put, select, size, tensor
 from partita.ir.graph import Node, Value
-from partita.ir.procedure import indices_over
 from partita.ir.registry import computes, operator, upgrades, value_renamed
 from partita.ir.types import DType
 

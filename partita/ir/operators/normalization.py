@@ -9,7 +9,7 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import axis_of
 from partita.ir.expression import Computation, Expr, call
-from partita.ir.formula import combination, compute, load, select, size
+from partita.ir.formula import combination, indices_over, load, put, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import broadcast
 from partita.ir.operators.internal import DOMAIN, repeated, with_trailing_axes
@@ -22,18 +22,15 @@ def local_response_normalization(
     node: Node, x: Value, *, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
 ) -> Computation:
     """`x / (bias + alpha / size * sum of squares over nearby channels) ^ beta`."""
-    width: int = node.attributes["size"]
+    i, width = indices_over(x.shape), node.attributes["size"]
 
-    def body(n: Expr, c: Expr, *rest: Expr) -> Expr:
-        def square(k: Expr | int) -> Expr:
-            near = c + (k - (width - 1) // 2)
-            value = load(x, n, near, *rest)
-            return select((near >= 0) & (near < size(x.shape[1])), value * value, 0)
+    def square(k: Expr | int) -> Expr:
+        near = i[1] + (k - (width - 1) // 2)
+        value = load(x, *put(i, 1, near))
+        return select((near >= 0) & (near < size(x.shape[1])), value * value, 0)
 
-        total = combination("sum", [width], square)
-        return load(x, n, c, *rest) / _power(total * (alpha / width) + bias, beta)
-
-    return compute(x.shape, body)
+    total = combination("sum", [width], square)
+    return tensor(i, load(x, *i) / _power(total * (alpha / width) + bias, beta))
 
 
 def _power(base: Expr, exponent: float) -> Expr:

@@ -2,68 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from partita.errors import ModelError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
-from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal
-from partita.ir.formula import all_within, cast, compute, load, lowest, reduction, size
+from partita.ir.expression import Computation, call, literal
+from partita.ir.formula import all_within, indices_over, load, lowest, over, reduce, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import by_observed_sizes
 from partita.ir.operators.movement import indices_at, linear_index, wrapped
 from partita.ir.operators.reduction import MAX, MEAN, REDUCTIONS, Reduction, reduced
 from partita.ir.operators.transposed import from_windows, window_onto
-from partita.ir.procedure import Procedure, each, fill, indices_over, once, store
+from partita.ir.procedure import Procedure, each, fill, procedure, store
 from partita.ir.registry import computes, infers, performs, upgrades
-from partita.ir.types import DType, TensorType, Type
+from partita.ir.types import TensorType, Type
 from partita.ir.window import averaged_count, pool_window, window
 
 
-def pooled(node: Node, kind: Callable[[Sequence[Expr]], Reduction], outside: float = 0) -> Computation:
-    """What a window sees, reduced as `kind` says for its output position; padding counts as `outside`."""
+def pooled(node: Node, kind: Reduction, outside: float = 0) -> Computation:
+    """What a window sees, reduced; padding counts as `outside`."""
     x, view = node.operand(0), pool_window(node)
-    axes = [Axis(f"k{n}", extent) for n, extent in enumerate(view.kernel)]
-
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        entry = view.seen(out, list(map(Index, axes)), lambda *place: load(x, n, c, *place), outside)
-        return kind(out).apply(entry, axes)
-
-    return compute((*x.shape[:2], *view.output), body)
+    n, c, *out = i = indices_over((*x.shape[:2], *view.output))
+    k = indices_over(view.kernel, "k")
+    entry = view.seen(out, k, lambda *place: load(x, n, c, *place), outside)
+    return tensor(i, kind.apply(entry, k, averaged_count(node, out)))
 
 
 @computes("MaxPool")
 def max_pool(node: Node, x: Value, *, storage_order: int = 0) -> list[Computation]:
     """The largest element of each window; the second output is its row-major position in the input."""
     view, least = pool_window(node), lowest(x.tensor.dtype)
-    flat = Axis("k", dims.product(view.kernel))
-
-    def position(n: Expr, c: Expr, *out: Expr) -> Expr:
-        element = view.seen(out, indices_at(Index(flat), view.kernel), lambda *i: load(x, n, c, *i), least)
-        best = Reduce("argmax", (flat,), element, literal(0, DType.INT64), DType.INT64)
-        places, step = view.sources(out, indices_at(best, view.kernel)), -1 if storage_order else 1
-        within = linear_index(places[::step], view.spatial[::step])
-        return (n * size(x.shape[1]) + c) * size(dims.product(view.spatial)) + within
-
-    largest = pooled(node, lambda out: MAX, least)
-    return [largest, compute(largest.shape, position)][: len(node.outputs)]
+    largest, flat = pooled(node, MAX, least), over("k", dims.product(view.kernel))
+    n, c, *out = i = indices_over(largest.shape)
+    element = view.seen(out, indices_at(flat, view.kernel), lambda *place: load(x, n, c, *place), least)
+    best = reduce("argmax", [flat], element)
+    places, step = view.sources(out, indices_at(best, view.kernel)), -1 if storage_order else 1
+    within = linear_index(places[::step], view.spatial[::step])
+    position = (n * size(x.shape[1]) + c) * size(dims.product(view.spatial)) + within
+    return [largest, tensor(i, position)][: len(node.outputs)]
 
 
 @computes("AveragePool")
 def average_pool(node: Node) -> Computation:
     """The mean of each window; padding counts only with `count_include_pad`."""
-
-    def mean(out: Sequence[Expr]) -> Reduction:
-        return Reduction("sum", finish=lambda total, _: total / cast(averaged_count(node, out), total.dtype))
-
-    return pooled(node, mean)
+    return pooled(node, MEAN)
 
 
 @computes("LpPool")
 def lp_pool(node: Node, *, p: int = 2) -> Computation:
-    return pooled(node, lambda out: _norm(p))
+    return pooled(node, _norm(p))
 
 
 def _norm(p: int) -> Reduction:
@@ -105,7 +93,7 @@ def max_unpool(node: Node, x: Value, indices: Value, given: Value | None) -> Pro
     place = indices_at(wrapped(load(indices, *i), dims.product(shape)), shape)
     is_inside = None if given is None else all_within(zip(place, y.shape, strict=True))
     zero = fill(y, lambda *i: literal(0, y.tensor.dtype))
-    return Procedure((once(zero), each(i, store(y, place, load(x, *i), is_inside))))
+    return procedure(zero, each(i, store(y, place, load(x, *i), is_inside)))
 
 
 @computes("Col2Im")
@@ -113,15 +101,11 @@ def columns_to_image(node: Node, x: Value) -> Computation:
     """The sum of all that blocks `[N, C * block, blocks]` hold for each pixel: `[N, C, *image]`."""
     image, block = required_ints(node, 1), required_ints(node, 2)
     view, channels = window(node, image, block), dims.floor_div(x.shape[1], dims.product(block))
-
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        def term(*k: Expr) -> Expr:
-            row = linear_index([c, *k], [channels, *block])
-            return from_windows(view, out, k, lambda *place: load(x, n, row, linear_index(place, view.output)))
-
-        return reduction("sum", block, term)
-
-    return compute((x.shape[0], channels, *image), body)
+    n, c, *out = i = indices_over((x.shape[0], channels, *image))
+    k = indices_over(block, "k")
+    row = linear_index([c, *k], [channels, *block])
+    held = from_windows(view, out, k, lambda *place: load(x, n, row, linear_index(place, view.output)))
+    return tensor(i, reduce("sum", k, held))
 
 
 # ---------------------------------------------------------------------- older opsets

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 from partita.ir import dims
 from partita.ir.contents import axis_of
-from partita.ir.expression import Cast, Computation, Expr, Index, call
-from partita.ir.formula import broadcast_load, cast, compute, highest, load, lowest, only
+from partita.ir.expression import Cast, Computation, Expr, call
+from partita.ir.formula import broadcast_load, cast, highest, indices_over, load, lowest, only, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import convolution_of, matmul_of
 from partita.ir.registry import computes
@@ -34,14 +34,11 @@ def dequantize(node: Node, x: Value, scale: Value, zero: Value | None, *, output
     """`(x - zero_point) * scale`."""
     kind = DType.from_onnx(output_dtype or scale.tensor.dtype.onnx)
     inner = DType.FLOAT64 if scale.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
-
-    def body(*i: Expr) -> Expr:
-        value = cast(load(x, *i), inner)
-        if zero is not None:
-            value = value - cast(parameter(node, zero, i), inner)
-        return cast(value * cast(parameter(node, scale, i), inner), kind)
-
-    return compute(x.shape, body)
+    i = indices_over(x.shape)
+    value = cast(load(x, *i), inner)
+    if zero is not None:
+        value = value - cast(parameter(node, zero, i), inner)
+    return tensor(i, cast(value * cast(parameter(node, scale, i), inner), kind))
 
 
 @computes("QuantizeLinear")
@@ -53,15 +50,12 @@ def quantize(
     kind = DType.from_onnx(output_dtype or DType.UINT8.onnx) if zero is None else zero.tensor.dtype
     inner = DType.FLOAT64 if x.tensor.dtype is DType.FLOAT64 else DType.FLOAT32
     precise = DType.from_onnx(precision or inner.onnx)
-
-    def body(*i: Expr) -> Expr:
-        ratio = cast(cast(load(x, *i), precise) / cast(parameter(node, scale, i), precise), inner)
-        offset = None if zero is None else parameter(node, zero, i)
-        if kind.is_float:
-            return Cast(ratio if offset is None else ratio + cast(offset, inner), kind, bool(saturate))
-        return saturated(call("rint", ratio), offset, kind)
-
-    return compute(x.shape, body)
+    i = indices_over(x.shape)
+    ratio = cast(cast(load(x, *i), precise) / cast(parameter(node, scale, i), precise), inner)
+    offset = None if zero is None else parameter(node, zero, i)
+    if kind.is_float:
+        return tensor(i, Cast(ratio if offset is None else ratio + cast(offset, inner), kind, bool(saturate)))
+    return tensor(i, saturated(call("rint", ratio), offset, kind))
 
 
 def saturated(whole: Expr, offset: Expr | None, kind: DType) -> Expr:
@@ -104,7 +98,7 @@ def quantized_product(
     """`round(sum * a_scale * b_scale / y_scale) + y_zero`, saturated. Scales are for all, for each row of the left, for
     each column of the right, or for each output channel of weights."""
     product = integer_product(node, a, b, a_zero, b_zero, bias)
-    i, last = list(map(Index, product.axes)), len(product.axes) - 1
+    i, last = product.indices, len(product.axes) - 1
     places = (last - 1, last, last) if node.op_type == "QLinearMatMul" else (1, 1, last)
     scales = (parameter(node, scale, i, axis) for scale, axis in zip((a_scale, b_scale, y_scale), places, strict=True))
     left, right, own = (cast(scale, DType.FLOAT32) for scale in scales)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 
 from partita.ir import dims
 from partita.ir.contents import axis_of, normalized_axes, normalized_axis, required, required_ints
-from partita.ir.expression import Axis, Computation, Expr, Index, Reduce, call, literal, replace_indices
-from partita.ir.formula import cast, load, put, reduce, select, size, wide
+from partita.ir.expression import Computation, Expr, Index, call, replace_indices
+from partita.ir.formula import cast, indices_over, load, over, put, reduce, select, size, tensor, wide
 from partita.ir.graph import Node, Value
-from partita.ir.procedure import Procedure, current, each, indices_over, store
+from partita.ir.procedure import Procedure, current, each, procedure, store
 from partita.ir.registry import computes, performs
-from partita.ir.types import DType
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,35 +22,35 @@ class Reduction:
     element: Callable[[Expr], Expr] = lambda e: e
     finish: Callable[[Expr, Expr], Expr] = lambda total, count: total
 
-    def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
-        """The reduction of `entry` over `axes`."""
+    def apply(self, entry: Expr, k: Sequence[Index], count: Expr | None = None) -> Expr:
+        """The reduction of `entry` over `k`, and all of these or `count` entries."""
         body = self.element(wide(entry))
-        total = reduce(self.combine, axes, body) if axes else body
-        count = cast(size(dims.product(axis.extent for axis in axes)), total.dtype)
-        return cast(self.finish(total, count), entry.dtype)
+        total = reduce(self.combine, k, body) if k else body
+        count = size(dims.product(index.axis.extent for index in k)) if count is None else count
+        return cast(self.finish(total, cast(count, total.dtype)), entry.dtype)
 
 
 class LogSumExp(Reduction):
     """log(sum(exp(x))), without overflow: the largest entry goes out of the sum."""
 
-    def apply(self, entry: Expr, axes: Sequence[Axis]) -> Expr:
-        if not axes:
+    def apply(self, entry: Expr, k: Sequence[Index], count: Expr | None = None) -> Expr:
+        if not k:
             return entry
         kind, entry = entry.dtype, wide(entry)
-        largest = reduce("max", axes, entry)
+        largest = reduce("max", k, entry)
         shift = select(call("isinf", largest), 0, largest)
-        again = [Axis(axis.name, axis.extent) for axis in axes]
-        other = replace_indices(entry, dict(zip(axes, map(Index, again), strict=True)))
+        again = [over(index.axis.name, index.axis.extent) for index in k]
+        other = replace_indices(entry, {index.axis: other for index, other in zip(k, again, strict=True)})
         return cast(call("log", reduce("sum", again, call("exp", other - shift))) + shift, kind)
 
 
-def reduced(x: Value, axes: Sequence[int], keep: bool, combined: Callable[[Expr, Sequence[Axis]], Expr]) -> Computation:
-    """`x` with its elements `combined` over `axes`."""
-    inner = {axis: Axis(f"k{axis}", x.shape[axis]) for axis in axes}
-    outer = {n: Axis(f"i{n}", 1 if n in axes else dim) for n, dim in enumerate(x.shape)}
-    place = [Index(inner[n] if n in axes else outer[n]) for n in range(len(x.shape))]
-    kept = [axis for n, axis in outer.items() if keep or n not in axes]
-    return Computation(tuple(kept), combined(load(x, *place), list(inner.values())))
+def reduced(x: Value, axes: Sequence[int], keep: bool, combine: Callable[[Expr, Sequence[Index]], Expr]) -> Computation:
+    """`x` with its elements combined over `axes`."""
+    inner = {axis: over(f"k{axis}", x.shape[axis]) for axis in axes}
+    outer = indices_over([1 if n in axes else dim for n, dim in enumerate(x.shape)])
+    place = [inner.get(n, index) for n, index in enumerate(outer)]
+    kept = [index for n, index in enumerate(outer) if keep or n not in axes]
+    return tensor(kept, combine(load(x, *place), list(inner.values())))
 
 
 MAX = Reduction("max")
@@ -84,11 +83,8 @@ def reduce_operator(
 @computes("ArgMax", "ArgMin")
 def arg_extreme(node: Node, x: Value, *, keepdims: int = 1, select_last_index: int = 0) -> Computation:
     """The index of the first (or, with `select_last_index`, last) extreme element along one axis."""
-    kind, zero = node.op_type.lower() + ("_last" if select_last_index else ""), literal(0, DType.INT64)
-    return reduced(
-        x, [axis_of(node, len(x.shape))], bool(keepdims),
-        lambda entry, axes: Reduce(kind, tuple(axes), entry, zero, DType.INT64),
-    )  # fmt: skip
+    kind = node.op_type.lower() + ("_last" if select_last_index else "")
+    return reduced(x, [axis_of(node, len(x.shape))], bool(keepdims), lambda entry, k: reduce(kind, k, entry))
 
 
 @performs("CumSum", "CumProd")
@@ -96,10 +92,9 @@ def cumulative(node: Node, x: Value, *, exclusive: int = 0, reverse: int = 0) ->
     """Each element with all before it on the axis, or, with `exclusive`, those before it alone."""
     axis, i = normalized_axis(node, required(node, 1).item(), len(x.shape)), indices_over(x.shape)
     combine, neutral = ("add", 0) if node.op_type == "CumSum" else ("mul", 1)
-    here, before = (
-        put(i, axis, size(x.shape[axis]) - 1 - place if reverse else place) for place in (i[axis], i[axis] - 1)
-    )
+    ahead = [size(x.shape[axis]) - 1 - place if reverse else place for place in (i[axis], i[axis] - 1)]
+    here, before = (put(i, axis, place) for place in ahead)
     element = load(x, *(before if exclusive else here))
     total = call(combine, current(node.output, before), element)
     step = store(node.output, here, select(i[axis] > 0, total, neutral if exclusive else element))
-    return Procedure((each(i[axis:], step),), rows=tuple(index.axis for index in i[:axis]))
+    return procedure(each(i[axis:], step), rows=i[:axis])

@@ -12,7 +12,7 @@ from partita.ir.builder import Builder
 from partita.ir.contents import known, normalized_axes, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import cast, compute, load, only, put, reduction, select, size
+from partita.ir.formula import cast, indices_over, load, only, over, put, reduce, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.elementwise import clip
 from partita.ir.operators.internal import DOMAIN, observe, vector_of
@@ -142,31 +142,28 @@ def resize_axis(
     ends = None if roi is None else [cast(load(roi, place + n), FLOAT64) for n in (0, roi.shape[0] // 2)]
     kernel, shrink = tent if mode == "linear" else keys(cubic_coeff_a), call("min", scale, 1.0) if antialias else 1.0
 
-    def body(*i: Expr) -> Expr:
-        origin = _origin(coordinate_transformation_mode, cast(i[axis], FLOAT64), scale, length, resized, ends)
-        base = cast(call("ceil", clip(origin, -1e9, 1e9)), INT64) - 1  # so that the rest is in (0, 1]
+    i = indices_over(put(x.shape, axis, extent))
+    origin = _origin(coordinate_transformation_mode, cast(i[axis], FLOAT64), scale, length, resized, ends)
+    base = cast(call("ceil", clip(origin, -1e9, 1e9)), INT64) - 1  # so that the rest is in (0, 1]
 
-        def element(position: Expr) -> Expr:
-            return load(x, *put(i, axis, clamped(position, x.shape[axis])))
+    def element(position: Expr) -> Expr:
+        return load(x, *put(i, axis, clamped(position, x.shape[axis])))
 
-        def weight(position: Expr) -> Expr:
-            result = kernel((cast(position, FLOAT64) - origin) * shrink)
-            return select((position >= 0) & (position < size(x.shape[axis])), result, 0) if exclude_outside else result
-
-        def total(term: Callable[[Expr], Expr]) -> Expr:
-            return reduction("sum", [span], lambda k: term(base + k - size(dims.floor_div(span, 2)) + 1))
-
-        if mode == "nearest":
-            rest = origin - cast(base, FLOAT64)
-            after = {"round_prefer_floor": rest > 0.5, "round_prefer_ceil": rest >= 0.5, "floor": rest >= 1}
-            result = element(base + select(after.get(nearest_mode, rest > 0), literal(1, INT64), 0))
-        else:
-            result = total(lambda position: weight(position) * cast(element(position), FLOAT64))
-            result = result / total(weight) if exclude_outside or antialias else result
-            result = cast(cast(result, kind), x.tensor.dtype)
-        return result if ends is None else select((origin < 0) | (origin > length - 1), extrapolation_value, result)
-
-    return compute(put(x.shape, axis, extent), body)
+    if mode == "nearest":
+        rest = origin - cast(base, FLOAT64)
+        after = {"round_prefer_floor": rest > 0.5, "round_prefer_ceil": rest >= 0.5, "floor": rest >= 1}
+        result = element(base + select(after.get(nearest_mode, rest > 0), literal(1, INT64), 0))
+    else:
+        k = over("k", span)
+        position = base + k - size(dims.floor_div(span, 2)) + 1
+        weight = kernel((cast(position, FLOAT64) - origin) * shrink)
+        if exclude_outside:
+            weight = select((position >= 0) & (position < size(x.shape[axis])), weight, 0)
+        result = reduce("sum", [k], weight * cast(element(position), FLOAT64))
+        result = result / reduce("sum", [k], weight) if exclude_outside or antialias else result
+        result = cast(cast(result, kind), x.tensor.dtype)
+    outside = None if ends is None else (origin < 0) | (origin > length - 1)
+    return tensor(i, result if outside is None else select(outside, extrapolation_value, result))
 
 
 def _origin(mode: str, place: Expr, scale: Expr, length: Expr, extent: Expr, ends: Sequence[Expr] | None) -> Expr:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 
 from partita.ir.builder import Builder
 from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import all_within, cast, combination, compute, load, lowest, reduction, select, size
+from partita.ir.formula import all_within, cast, combination, indices_over, load, neutral, reduce, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import kernel_of
 from partita.ir.operators.dynamic import by_observed_sizes
@@ -70,16 +71,14 @@ def _bent(place: Expr, dim: Dim, padding: str, align_corners: bool) -> Expr:
 def grid_sample(
     node: Node, x: Value, grid: Value, *, mode: str = "linear", padding_mode: str = "zeros", align_corners: int = 0
 ) -> Computation:
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        coordinates = []
-        for axis, dim in enumerate(x.shape[2:]):
-            place = load(grid, n, *out, len(x.shape) - 3 - axis)  # the last axis comes first
-            place = place if place.dtype.is_float else cast(place, DType.FLOAT32)
-            extent = cast(size(dim), place.dtype)
-            coordinates.append((place + 1) * (extent - 1) / 2 if align_corners else ((place + 1) * extent - 1) / 2)
-        return sampled(x, [n, c], coordinates, mode, padding_mode, bool(align_corners))
-
-    return compute((*x.shape[:2], *grid.shape[1:-1]), body)
+    n, c, *out = i = indices_over((*x.shape[:2], *grid.shape[1:-1]))
+    coordinates = []
+    for axis, dim in enumerate(x.shape[2:]):
+        place = load(grid, n, *out, len(x.shape) - 3 - axis)  # the last axis comes first
+        place = place if place.dtype.is_float else cast(place, DType.FLOAT32)
+        extent = cast(size(dim), place.dtype)
+        coordinates.append((place + 1) * (extent - 1) / 2 if align_corners else ((place + 1) * extent - 1) / 2)
+    return tensor(i, sampled(x, [n, c], coordinates, mode, padding_mode, bool(align_corners)))
 
 
 by_observed_sizes("AffineGrid", operands=[1])
@@ -90,16 +89,13 @@ def affine_grid(node: Node, theta: Value, *, align_corners: int = 0) -> Computat
     """Where an affine map takes the pixels of an image, as GridSample reads it: the last axis comes first."""
     batch, _, *spatial = required_ints(node, 1)
     rank = len(spatial)
-
-    def body(n: Expr, *i: Expr) -> Expr:
-        total = load(theta, n, i[-1], rank)
-        for axis, dim in enumerate(spatial):
-            place, extent = cast(i[axis], total.dtype), cast(size(dim), total.dtype)
-            aligned, centered = select(size(dim) > 1, place * 2 / (extent - 1) - 1, 0), (place * 2 + 1) / extent - 1
-            total = total + load(theta, n, i[-1], rank - 1 - axis) * (aligned if align_corners else centered)
-        return total
-
-    return compute([batch, *spatial, rank], body)
+    n, *places, row = i = indices_over([batch, *spatial, rank])
+    total = load(theta, n, row, rank)
+    for axis, dim in enumerate(spatial):
+        place, extent = cast(places[axis], total.dtype), cast(size(dim), total.dtype)
+        aligned, centered = select(size(dim) > 1, place * 2 / (extent - 1) - 1, 0), (place * 2 + 1) / extent - 1
+        total = total + load(theta, n, row, rank - 1 - axis) * (aligned if align_corners else centered)
+    return tensor(i, total)
 
 
 @computes("DeformConv")
@@ -111,20 +107,15 @@ def deformable_convolution(
     view = window(node, x.shape[2:], kernel_of(node, x, w, w.shape[1] * group))
     rank, taps = len(view.kernel), math.prod(view.kernel)
     outputs, per_group = w.shape[:2]
-
-    def body(n: Expr, o: Expr, *out: Expr) -> Expr:
-        def term(c: Expr, *k: Expr) -> Expr:
-            channel = c + (o // (outputs // group)) * per_group
-            tap = channel // (x.shape[1] // offset_group) * taps + linear_index(k, view.kernel)
-            moved = (load(offset, n, tap * rank + axis, *out) for axis in range(rank))
-            places = [cast(fixed, m.dtype) + m for fixed, m in zip(view.sources(out, k), moved, strict=True)]
-            value = sampled(x, [n, channel], places, "linear", "zeros", True) * load(w, o, c, *k)
-            return value if mask is None else value * load(mask, n, tap, *out)
-
-        total = reduction("sum", [per_group, *view.kernel], term)
-        return total if bias is None else total + load(bias, o)
-
-    return compute((x.shape[0], outputs, *offset.shape[2:]), body)
+    n, o, *out = i = indices_over((x.shape[0], outputs, *offset.shape[2:]))
+    c, *inner = k = indices_over([per_group, *view.kernel], "k")
+    channel = c + (o // (outputs // group)) * per_group
+    tap = channel // (x.shape[1] // offset_group) * taps + linear_index(inner, view.kernel)
+    moved = (load(offset, n, tap * rank + axis, *out) for axis in range(rank))
+    places = [cast(fixed, m.dtype) + m for fixed, m in zip(view.sources(out, inner), moved, strict=True)]
+    value = sampled(x, [n, channel], places, "linear", "zeros", True) * load(w, o, c, *inner)
+    total = reduce("sum", k, value if mask is None else value * load(mask, n, tap, *out))
+    return tensor(i, total if bias is None else total + load(bias, o))
 
 
 # ---------------------------------------------------------------------- regions of interest
@@ -157,31 +148,23 @@ def roi_align_points(
 ) -> Computation:  # fmt: skip
     """Each bin is the mean, or the largest, of points in it; those more than 1 outside of the image count as 0."""
     is_mean, is_half_pixel = mode == "avg", coordinate_transformation_mode == "half_pixel"
-    combine = "sum" if is_mean else "max"
-
-    def body(r: Expr, c: Expr, *out: Expr) -> Expr:
-        corners = [load(rois, r, n) * spatial_scale - (0.5 if is_half_pixel else 0.0) for n in (1, 0, 3, 2)]
-        first, last = corners[:2], corners[2:]
-        side = [b - a if is_half_pixel else call("max", b - a, 1.0) for a, b in zip(first, last, strict=True)]
-        step = [s / count for s, count in zip(side, bins, strict=True)]
-        own = [literal(sampling_ratio, INT64) if sampling_ratio else cast(call("ceil", s), INT64) for s in step]
-
-        def term(*k: Expr) -> Expr:
-            places = [
-                first[n] + cast(out[n], step[n].dtype) * step[n]
-                + (cast(k[n], step[n].dtype) + 0.5) * step[n] / cast(own[n], step[n].dtype)
-                for n in (0, 1)
-            ]  # fmt: skip
-            sample = cast(load(batch, r), INT64)
-            value = sampled(x, [sample, c], places, "linear", "border", True, combine)
-            far = [(p < -1.0) | (p > cast(size(dim), p.dtype)) for p, dim in zip(places, x.shape[2:], strict=True)]
-            value = select(far[0] | far[1], 0, value)
-            return select((k[0] < own[0]) & (k[1] < own[1]), value, 0.0 if is_mean else lowest(value.dtype))
-
-        total = reduction(combine, required_ints(node, 3), term)
-        return total / cast(call("max", own[0] * own[1], 1), x.tensor.dtype) if is_mean else total
-
-    return compute((batch.shape[0], x.shape[1], *bins), body)
+    combine, kind = "sum" if is_mean else "max", rois.tensor.dtype
+    r, c, *out = i = indices_over((batch.shape[0], x.shape[1], *bins))
+    k = indices_over(required_ints(node, 3), "k")
+    corners = [load(rois, r, n) * spatial_scale - (0.5 if is_half_pixel else 0.0) for n in (1, 0, 3, 2)]
+    first, last = corners[:2], corners[2:]
+    side = [b - a if is_half_pixel else call("max", b - a, 1.0) for a, b in zip(first, last, strict=True)]
+    step = [s / count for s, count in zip(side, bins, strict=True)]
+    own = [literal(sampling_ratio, INT64) if sampling_ratio else cast(call("ceil", s), INT64) for s in step]
+    places = [
+        first[n] + cast(out[n], kind) * step[n] + (cast(k[n], kind) + 0.5) * step[n] / cast(own[n], kind)
+        for n in (0, 1)
+    ]
+    value = sampled(x, [cast(load(batch, r), INT64), c], places, "linear", "border", True, combine)
+    far = [(p < -1.0) | (p > cast(size(dim), kind)) for p, dim in zip(places, x.shape[2:], strict=True)]
+    counted = select((k[0] < own[0]) & (k[1] < own[1]), select(far[0] | far[1], 0, value), neutral(combine, kind))
+    total = reduce(combine, k, counted)
+    return tensor(i, total / cast(call("max", own[0] * own[1], 1), kind) if is_mean else total)
 
 
 @becomes("MaxRoiPool")
@@ -198,25 +181,18 @@ def max_roi_pool_window(
     node: Node, x: Value, rois: Value, *, pooled_shape: Sequence[int], spatial_scale: float = 1.0
 ) -> Computation:
     """The largest pixel of each bin of each region, 0 for a bin without; regions are rounded to whole pixels."""
-
-    def body(r: Expr, c: Expr, *out: Expr) -> Expr:
-        starts, ends = [], []
-        for n, dim in enumerate(x.shape[2:]):
-            first, last = (load(rois, r, column - n) * spatial_scale for column in (2, 4))
-            first, last = (call("floor", call("abs", v) + 0.5) * call("sign", v) for v in (first, last))
-            step = call("max", last - first + 1, 1.0) / pooled_shape[n]
-            place = cast(out[n], step.dtype)
-            low, high = call("floor", place * step) + first, call("ceil", (place + 1) * step) + first
-            starts.append(call("min", call("max", cast(low, INT64), 0), size(dim)))
-            ends.append(call("min", call("max", cast(high, INT64), 0), size(dim)))
-        sample = wrapped(cast(load(rois, r, 0), INT64), x.shape[0])
-
-        def term(*k: Expr) -> Expr:
-            at = [start + index for start, index in zip(starts, k, strict=True)]
-            value = load(x, sample, c, *map(clamped, at, x.shape[2:]))
-            return select((at[0] < ends[0]) & (at[1] < ends[1]), value, lowest(x.tensor.dtype))
-
-        is_empty = (starts[0] >= ends[0]) | (starts[1] >= ends[1])
-        return select(is_empty, 0, reduction("max", required_ints(node, 2), term))
-
-    return compute((rois.shape[0], x.shape[1], *pooled_shape), body)
+    r, c, *out = i = indices_over((rois.shape[0], x.shape[1], *pooled_shape))
+    k, starts, ends = indices_over(required_ints(node, 2), "k"), [], []
+    for n, dim in enumerate(x.shape[2:]):
+        first, last = (load(rois, r, column - n) * spatial_scale for column in (2, 4))
+        first, last = (call("floor", call("abs", v) + 0.5) * call("sign", v) for v in (first, last))
+        step = call("max", last - first + 1, 1.0) / pooled_shape[n]
+        place = cast(out[n], step.dtype)
+        edges = call("floor", place * step) + first, call("ceil", (place + 1) * step) + first
+        low, high = (call("min", call("max", cast(edge, INT64), 0), size(dim)) for edge in edges)
+        starts.append(low)
+        ends.append(high)
+    sample, at = wrapped(cast(load(rois, r, 0), INT64), x.shape[0]), list(map(operator.add, starts, k))
+    value = load(x, sample, c, *map(clamped, at, x.shape[2:]))
+    largest = reduce("max", k, select((at[0] < ends[0]) & (at[1] < ends[1]), value, neutral("max", x.tensor.dtype)))
+    return tensor(i, select((starts[0] >= ends[0]) | (starts[1] >= ends[1]), 0, largest))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
@@ -10,7 +12,7 @@ from partita.ir.builder import Builder
 from partita.ir.contents import known, normalized_axis, required, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call
-from partita.ir.formula import cast, compute, load, only, put, reduction, select, size
+from partita.ir.formula import cast, indices_over, load, only, over, put, reduce, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import around, by_observed_sizes, flat, from_front, observed
 from partita.ir.operators.internal import DOMAIN, observe, vector_of, with_trailing_axes
@@ -108,20 +110,16 @@ def spectrum(node: Node, x: Value, _: Value, *, axis: int, mirrored: int) -> Com
     """A signal as complex numbers of float64, cut or filled up with 0 to a number of points; or `mirrored`, where it is
     the first half of what is real when transformed back."""
     (length,), is_complex = required_ints(node, 1), x.shape[-1] == 2
-
-    def body(*i: Expr) -> Expr:
-        part, place = i[-1], i[axis]
-        is_far = place * 2 > size(length)
-        source = select(is_far, size(length) - place, place) if mirrored else place
-        value = cast(load(x, *put(i[:-1], axis, source), part if is_complex else 0), DOUBLE)
-        if mirrored:
-            is_end = call("eq", place, 0) | call("eq", place * 2, size(length))
-            imaginary = select(is_end, 0.0, select(is_far, -value, value))
-            value = select(call("eq", part, 0), value, imaginary)
-        present = source < size(x.shape[axis])
-        return select(present if is_complex else present & call("eq", part, 0), value, 0.0)
-
-    return compute([*put(x.shape[:-1], axis, length), 2], body)
+    *lead, part = i = indices_over([*put(x.shape[:-1], axis, length), 2])
+    place, is_real = i[axis], call("eq", part, 0)
+    is_far = place * 2 > size(length)
+    source = select(is_far, size(length) - place, place) if mirrored else place
+    value = cast(load(x, *put(lead, axis, source), part if is_complex else 0), DOUBLE)
+    if mirrored:
+        is_end = call("eq", place, 0) | call("eq", place * 2, size(length))
+        value = select(is_real, value, select(is_end, 0.0, select(is_far, -value, value)))
+    present = source < size(x.shape[axis])
+    return tensor(i, select(present if is_complex else present & is_real, value, 0.0))
 
 
 @computes("Transform", domain=DOMAIN)
@@ -131,21 +129,14 @@ def transform(node: Node, x: Value, table: Value, *, axis: int, factor: int, don
     n = x.shape[axis]
     radix = factor or n
     left, together = dims.floor_div(n, done * radix), size(done * radix)
-
-    def body(*i: Expr) -> Expr:
-        part, row, frequency = i[-1], i[axis] // together, i[axis] % together
-
-        def term(t: Expr) -> Expr:
-            source = (row + t * size(left)) * done + frequency % size(done)
-            root = t * frequency * size(left) % size(n)
-            cosine, sine = (load(table, row, root) for row in (0, 1))
-            real, imaginary = (load(x, *put(i[:-1], axis, source), row) for row in (0, 1))
-            is_real = call("eq", part, 0)
-            return real * select(is_real, cosine, sine) + imaginary * select(is_real, -sine, cosine)
-
-        return reduction("sum", [radix], term)
-
-    return compute(x.shape, body)
+    *lead, part = i = indices_over(x.shape)
+    row, frequency, t = i[axis] // together, i[axis] % together, over("t", radix)
+    source = (row + t * size(left)) * done + frequency % size(done)
+    root = t * frequency * size(left) % size(n)
+    (cosine, sine), is_real = (load(table, k, root) for k in (0, 1)), call("eq", part, 0)
+    real, imaginary = (load(x, *put(lead, axis, source), k) for k in (0, 1))
+    term = real * select(is_real, cosine, sine) + imaginary * select(is_real, -sine, cosine)
+    return tensor(i, reduce("sum", [t], term))
 
 
 # ---------------------------------------------------------------------- frames
@@ -170,10 +161,8 @@ def frames(node: Node, x: Value) -> Computation:
     """Windows of a signal `[N, points, parts]`: `[N, windows, length, parts]`."""
     step, (length,) = required(node, 1).item(), required_ints(node, 2)
     count = dims.floor_div(x.shape[1] - length, step) + 1
-    return compute(
-        [x.shape[0], count, length, x.shape[2]],
-        lambda n, frame, place, part: load(x, n, frame * size(step) + place, part),
-    )
+    n, frame, place, part = i = indices_over([x.shape[0], count, length, x.shape[2]])
+    return tensor(i, load(x, n, frame * size(step) + place, part))
 
 
 # ---------------------------------------------------------------------- windows and filter banks
@@ -189,14 +178,10 @@ by_observed_sizes("MelWeightMatrix", operands=[0, 1])
 def window(node: Node, *, output_datatype: int = 1, periodic: int = 1) -> Computation:
     """The sum of `weights[k] * cos(2 pi k n / N)`; N is one less where the window is to be symmetric."""
     extent, kind, weights = required(node, 0).item(), DType.from_onnx(output_datatype), WINDOWS[node.op_type]
-    period = cast(size(extent if periodic else dims.simplified(extent - 1)), DOUBLE)
-
-    def body(n: Expr) -> Expr:
-        angle = cast(n, DOUBLE) * (2 * math.pi) / period
-        terms = [call("cos", angle * float(k)) * weight for k, weight in enumerate(weights)]
-        return cast(sum(terms[1:], start=terms[0]), kind)
-
-    return compute([extent], body)
+    n, period = over("n", extent), cast(size(extent if periodic else dims.simplified(extent - 1)), DOUBLE)
+    angle = cast(n, DOUBLE) * (2 * math.pi) / period
+    terms = [call("cos", angle * float(k)) * weight for k, weight in enumerate(weights)]
+    return tensor([n], cast(functools.reduce(operator.add, terms), kind))
 
 
 @computes("MelWeightMatrix")
@@ -211,14 +196,12 @@ def mel_weights(node: Node, *, output_datatype: int = 1) -> Computation:
         hertz = call("expm1", (low + cast(place, DOUBLE) * step) * (math.log(10) / 2595)) * 700.0
         return cast(call("floor", cast(size(points + 1), DOUBLE) * hertz / rate), INT64)
 
-    def body(j: Expr, i: Expr) -> Expr:
-        left, centre, right = (corner(i + n) for n in range(3))
-        rise = cast(j - left, DOUBLE) / cast(call("max", centre - left, 1), DOUBLE)
-        fall = cast(right - j, DOUBLE) / cast(call("max", right - centre, 1), DOUBLE)
-        rises = select((j >= left) & (j < centre), rise, select(call("eq", j, centre), 1.0, 0.0 * rise))
-        return cast(select((j > centre) & (j < right), fall, rises), kind)
-
-    return compute([dims.floor_div(points, 2) + 1, count], body)
+    j, i = indices_over([dims.floor_div(points, 2) + 1, count])
+    left, centre, right = (corner(i + n) for n in range(3))
+    rise = cast(j - left, DOUBLE) / cast(call("max", centre - left, 1), DOUBLE)
+    fall = cast(right - j, DOUBLE) / cast(call("max", right - centre, 1), DOUBLE)
+    rises = select((j >= left) & (j < centre), rise, select(call("eq", j, centre), 1.0, 0.0 * rise))
+    return tensor([j, i], cast(select((j > centre) & (j < right), fall, rises), kind))
 
 
 # ---------------------------------------------------------------------- older opsets

@@ -12,11 +12,11 @@ from partita.ir.builder import Builder
 from partita.ir.contents import axis_of, normalized_axis, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, Index, Literal, Reduce, call, literal
-from partita.ir.formula import cast, compute, load, put, select, size
+from partita.ir.formula import cast, compute, indices_over, load, over, put, select, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.procedure import Procedure, Step, current, each, indices_over, once, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, Step, current, each, once, procedure, store, temporary
 from partita.ir.registry import becomes, computes, infers, performs, sized_by_data
 from partita.ir.types import DType, TensorType, Type
 

@@ -15,12 +15,12 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import required_ints
 from partita.ir.expression import Computation, Expr, call, literal
-from partita.ir.formula import cast, load, reduction, select, size, tensor
+from partita.ir.formula import cast, indices_over, load, over, reduction, select, size, tensor
 from partita.ir.graph import Node, Value
 from partita.ir.operators.indexing import indices_where
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.sorting import is_less, is_other
-from partita.ir.procedure import Procedure, current, each, indices_over, once, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, once, procedure, store, temporary
 from partita.ir.registry import becomes, calls, computes, decomposes, infers, performs
 from partita.ir.regular_expression import PatternError, compiled
 from partita.ir.routine import Routine

@@ -9,11 +9,11 @@ import numpy as np
 from partita.errors import ModelError
 from partita.ir.builder import Builder
 from partita.ir.expression import Expr, call
-from partita.ir.formula import load, reduction, select
+from partita.ir.formula import load, over, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.ml import DOMAIN, classified, doubled, features, finished, labels_of, linear
-from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
 

@@ -19,7 +19,7 @@ from partita.ir.builder import Builder
 from partita.ir.contents import required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Computation, Expr, call
-from partita.ir.formula import cast, compute, load, put, reduction, select, size, wide
+from partita.ir.formula import cast, indices_over, load, put, reduce, select, size, tensor, wide
 from partita.ir.graph import Node, Value
 from partita.ir.operators.contraction import kernel_of
 from partita.ir.operators.internal import DOMAIN, repeated, vector_of, with_trailing_axes
@@ -109,16 +109,12 @@ def transposed_convolution(
 def transposed_sums(node: Node, x: Value, w: Value, *, group: int = 1) -> Computation:
     """What each output is the sum of, looked for among all places of the kernel: where only a run knows the sizes."""
     view, inputs, outputs = _spread(node), dims.floor_div(w.shape[0], group), w.shape[1]
-
-    def body(n: Expr, o: Expr, *out: Expr) -> Expr:
-        def term(c: Expr, *kernel: Expr) -> Expr:
-            channel = o // size(outputs) * size(inputs) + c
-            weight = wide(load(w, channel, o % size(outputs), *kernel))
-            return from_windows(view, out, kernel, lambda *places: wide(load(x, n, channel, *places)) * weight)
-
-        return cast(reduction("sum", [inputs, *view.kernel], term), x.tensor.dtype)
-
-    return compute((x.shape[0], outputs * group, *view.spatial), body)
+    n, o, *out = i = indices_over((x.shape[0], outputs * group, *view.spatial))
+    c, *kernel = k = indices_over([inputs, *view.kernel], "k")
+    channel = o // size(outputs) * size(inputs) + c
+    weight = wide(load(w, channel, o % size(outputs), *kernel))
+    term = from_windows(view, out, kernel, lambda *places: wide(load(x, n, channel, *places)) * weight)
+    return tensor(i, cast(reduce("sum", k, term), x.tensor.dtype))
 
 
 def _dilated(build: Builder, w: Value, place: int, dilation: int) -> Value:
@@ -148,10 +144,7 @@ def interleave(node: Node, x: Value, _: Value, *, strides: Sequence[int], start:
     """Channels `[N, C * phases, *spatial]` beside each other: `[N, C, *sizes]`, from `start` on. The phases are those
     of the strides, row-major."""
     phases = math.prod(strides)
-
-    def body(n: Expr, c: Expr, *out: Expr) -> Expr:
-        places = list(map(operator.add, out, start))
-        phase = linear_index(list(map(operator.mod, places, strides)), strides)
-        return load(x, n, c * phases + phase, *map(operator.floordiv, places, strides))
-
-    return compute((x.shape[0], dims.floor_div(x.shape[1], phases), *required_ints(node, 1)), body)
+    n, c, *out = i = indices_over((x.shape[0], dims.floor_div(x.shape[1], phases), *required_ints(node, 1)))
+    places = list(map(operator.add, out, start))
+    phase = linear_index(list(map(operator.mod, places, strides)), strides)
+    return tensor(i, load(x, n, c * phases + phase, *map(operator.floordiv, places, strides)))

@@ -22,13 +22,13 @@ from partita.errors import ModelError, ShapeError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.expression import Expr, call, literal
-from partita.ir.formula import cast, load, select
+from partita.ir.formula import cast, load, over, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.internal import observe
 from partita.ir.operators.ml import DOMAIN, TRANSFORMS, classified, doubled, features, finished, labels_of
-from partita.ir.procedure import Procedure, current, each, over, procedure, store, temporary
+from partita.ir.procedure import Procedure, current, each, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
 

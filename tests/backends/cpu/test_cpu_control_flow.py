@@ -8,7 +8,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 
 import partita
-from partita.errors import ExecutionError, InputError, ParameterError, UnsupportedOperatorError
+from partita.errors import ExecutionError, InputError, ParameterError, ShapeError, UnsupportedOperatorError
 
 QUICK = partita.BuildOptions(optimization="-O0")
 CHECKED = partita.BuildOptions(optimization="-O0", flags=("-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"))
@@ -93,6 +93,55 @@ def test_sizes_need_fit_only_in_the_branch_taken():
     np.testing.assert_array_equal(module.run({**given, "c": np.bool_(True), "z": W})["y"], V + W)
     with pytest.raises(InputError, match=r"sizes L \(2\) and N \(5\) have to be equal"):
         module.run({**given, "c": np.bool_(True)})
+
+
+@pytest.mark.parametrize("taken", [True, False])
+@pytest.mark.parametrize(
+    ("nodes", "wanted"),
+    [
+        ("{0}y = Neg (x)", -V),
+        ("{0}y = Exp (z)", np.exp(ROWS[:, 0])),
+        ("w = Neg (z) n = NonZero (w) {0}y = Cast <to = 1> (n)", [[1, 2, 3, 4]]),
+        ("n = Size (z) {0}y = Cast <to = 1> (n)", 5),
+    ],
+    ids=["known sizes", "an input's sizes", "sizes of its own", "none"],
+)
+def test_a_branch_that_cannot_run_fails_when_it_is_taken(nodes, wanted, taken):
+    """Exporters write branches for sizes that a model need not have."""
+    wrong = "a = MatMul (x, m) {0}y = Exp (a)"
+    then, other = (nodes, wrong) if taken else (wrong, nodes)
+    text = branching(then.format("p"), other.format("q"), "float y")
+    module = compiled(re.sub(r"float ([pq]?y)", r"\1", text).replace("bool c", "float[3, 2] m, bool c"))
+    given = {"x": V, "z": ROWS[:, 0], "m": np.ones((3, 2), np.float32)}
+    np.testing.assert_allclose(module.run({**given, "c": np.bool_(taken)})["y"], wanted, rtol=1e-6)
+    refused = r"its (then|else)_branch cannot run: .*2 columns on the left meet 3 rows"
+    with pytest.raises(InputError, match=refused):
+        module.run({**given, "c": np.bool_(not taken)})
+    np.testing.assert_allclose(module.run({**given, "c": np.bool_(taken)})["y"], wanted, rtol=1e-6)
+
+
+def test_branches_that_cannot_run_are_told_when_none_can():
+    with pytest.raises(ShapeError, match=r"(?s)MatMul.*MatMul"):
+        compiled(branching("py = MatMul (x, t)", "qy = MatMul (t, x)").replace("bool c", "float[3] t, bool c"))
+
+
+def test_what_exporters_make_of_squeeze():
+    """The axis goes where its size is 1: what follows fits the rank of one branch alone, and holds an If itself."""
+    after = """k = Constant <value = float[1, 2, 1] {1.0, 2.0}> ()
+        s = Relu (y)
+        r = If (d) <then_branch = t2 () => (float[A, B, C] pr) { pr = Conv (s, k) },
+                    else_branch = e2 () => (float[A, B, C] qr) { n = Neg (s) qr = Conv (n, k) }>"""
+    text = branching(
+        "axes = Constant <value_ints = [2]> () py = Squeeze (x, axes)", "qy = Identity (x)", "float y", after
+    )
+    text = re.sub(r"float ([pq]?y)", r"\1", text).replace("float[2] x", "float[1, 2, L] x, bool d")
+    module = compiled(text.replace("=> (y)", "=> (float[A, B, C] r)", 1))
+    x = ROWS[:4].reshape(1, 2, 4)
+    given = {"c": np.bool_(False), "x": x, "z": W}
+    np.testing.assert_array_equal(module.run({**given, "d": np.bool_(True)})["r"], x[:, :1] + 2 * x[:, 1:])
+    np.testing.assert_array_equal(module.run({**given, "d": np.bool_(False)})["r"], -(x[:, :1] + 2 * x[:, 1:]))
+    with pytest.raises(InputError, match=r"its then_branch cannot run: .*must have one rank"):
+        module.run({**given, "c": np.bool_(True), "x": x[:, :, :1], "d": np.bool_(True)})
 
 
 def test_branches_that_hand_through_what_they_capture():
