@@ -116,13 +116,8 @@ def uniform(value: Value | None) -> Any:
 # ---------------------------------------------------------------------- nothing happens
 
 
-@rule("Identity", "Dropout")
+@rule("Identity")
 def identity(build: Builder, node: Node) -> Value | None:
-    if node.op_type == "Dropout":
-        mode = uniform(node.input(2))
-        in_use = len(node.outputs) > 1 and (build.graph.uses(node.outputs[1]) or build.graph.is_output(node.outputs[1]))
-        if in_use or (node.input(2) is not None and (mode is None or mode)):
-            return None
     return node.operand(0)
 
 

@@ -12,7 +12,7 @@ from partita.errors import ModelError, ShapeError, UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.graph import Node, Value
-from partita.ir.operators.strings import find
+from partita.ir.operators.strings import looked_up
 from partita.ir.registry import becomes, decomposes
 from partita.ir.types import DType
 
@@ -32,28 +32,26 @@ def features(build: Builder, node: Node) -> Value:
     return x if len(x.shape) == 2 else build("Unsqueeze", x, [0])
 
 
-def given(node: Node, name: str, kinds: Sequence[DType]) -> tuple[np.ndarray, DType]:
-    """The attribute of a name that is there and not empty, of those for these types, and its type; `ModelError` where
-    none is."""
-    names = {f"{name}_{PLURALS[kind]}": kind for kind in kinds}
+def given(node: Node, name: str, *kinds: DType) -> np.ndarray:
+    """The attribute of a name that is there and not empty, of those for these types; `ModelError` where none is."""
+    names = {f"{name}_{NAMES[kind]}s": kind.numpy for kind in kinds}
     for full, kind in {f"{name}_tensor": None, **names}.items():
         content = node.attributes.get(full)
         if content is not None and len(content):
-            array = np.asarray(content, kind and kind.numpy).reshape(-1)
-            return array, DType.of(array.dtype)
+            return np.asarray(content, kind).reshape(-1)
     raise ModelError(f"{node.describe()}: none of the attributes {', '.join(names)} is given")
 
 
 # ---------------------------------------------------------------------- labels
 
-PLURALS = {STRING: "strings", INT64: "int64s", FLOAT32: "floats"}
+NAMES = {STRING: "string", INT64: "int64", FLOAT32: "float"}
 DEFAULTS = {STRING: "_Unused", INT64: -1, FLOAT32: -0.0}
 
 
 def default_of(node: Node, kind: DType) -> Any:
     """What stands for keys that are not found."""
     tensor = node.attributes.get("default_tensor")
-    name = f"default_{PLURALS.get(kind, 'floats')[:-1]}"
+    name = f"default_{NAMES.get(kind, 'float')}"
     return node.attributes.get(name, DEFAULTS.get(kind, 0)) if tensor is None else tensor.item()
 
 
@@ -64,20 +62,15 @@ def label_encoder(
 ) -> Value:  # fmt: skip
     """By keys, each with its value; or from names to numbers and from numbers to names, as CategoryMapper does, and as
     LabelEncoder did, whose numbers were the places of its classes."""
-    if names := cats_strings or classes_strings:
-        numbers = cats_int64s or range(len(names))
-        keys, values, kind = (names, numbers, INT64) if x.tensor.dtype is STRING else (numbers, names, STRING)
+    if categories := cats_strings or classes_strings:
+        names, numbers = np.asarray(categories, object), np.asarray(cats_int64s or range(len(categories)))
+        keys, values = (names, numbers) if x.tensor.dtype is STRING else (numbers, names)
     else:
-        (keys, _), (values, kind) = (given(node, name, [*PLURALS]) for name in ("keys", "values"))
+        keys, values = (given(node, name, *NAMES) for name in ("keys", "values"))
     if len(keys) != len(values):
         raise ModelError(f"{node.describe()}: {len(keys)} keys have {len(values)} values")
+    kind = DType.of(values.dtype)
     return looked_up(build, x, keys, [*values, default_of(node, kind)], kind)
-
-
-def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype: DType) -> Value:
-    """What stands at the place of each element's key; the last of the values where there is no such key."""
-    places, order = find(build, x, keys)
-    return build("Gather", build.constant([*(values[n] for n in order), values[-1]], dtype), places)
 
 
 @decomposes("OneHotEncoder", domain=DOMAIN)
@@ -88,12 +81,11 @@ def strict_one_hot_encoder(build: Builder, node: Node) -> Value:
 @becomes("OneHotEncoder", domain=DOMAIN)
 def one_hot_encoder(build: Builder, node: Node, x: Value, *, zeros: int = 1) -> Value | None:
     kind = STRING if x.tensor.dtype is STRING else INT64
-    cats, _ = given(node, "cats", [kind])
+    cats = given(node, "cats", kind)
     if not zeros:
         return None
-    places, order = find(build, build.cast(x, kind), cats)
-    column = build("Unsqueeze", build("Gather", [*order, -1], places), [LAST])
-    return build.cast(build("Equal", column, range(len(cats))), FLOAT32)
+    places = looked_up(build, build.cast(x, kind), cats, range(len(cats) + 1), INT64)
+    return build("OneHot", places, [len(cats)], build.constant([0, 1], FLOAT32))
 
 
 # ---------------------------------------------------------------------- features
@@ -129,12 +121,9 @@ def normalizer(build: Builder, node: Node, x: Value, *, norm: str = "MAX") -> Va
 
 
 @becomes("Imputer", domain=DOMAIN)
-def imputer(
-    build: Builder, node: Node, x: Value, *, replaced_value_float: float = 0.0, replaced_value_int64: int = 0
-) -> Value:
-    is_float = x.tensor.dtype.is_float
-    values, _ = given(node, "imputed_value", [FLOAT32 if is_float else INT64])
-    replaced = replaced_value_float if is_float else replaced_value_int64
+def imputer(build: Builder, node: Node, x: Value) -> Value:
+    kind = FLOAT32 if x.tensor.dtype.is_float else INT64
+    values, replaced = given(node, "imputed_value", kind), node.attributes.get(f"replaced_value_{NAMES[kind]}", 0)
     is_missing = build("IsNaN", x) if np.isnan(replaced) else build("Equal", x, replaced)
     return build("Where", is_missing, values, x)
 
@@ -148,9 +137,9 @@ def feature_vectorizer(build: Builder, node: Node, *operands: Value, inputdimens
         )
     columns = []
     for x, width in zip(operands, inputdimensions, strict=True):
-        if len(x.shape) not in (1, 2) or not dims.is_static(x.shape[-1] if len(x.shape) == 2 else 1):
+        if len(x.shape) not in (1, 2) or not dims.all_static(x.shape[1:]):
             raise ShapeError(f"{node.describe()}: operands must be vectors, or matrices of known width")
-        value = build.cast(x, FLOAT32) if len(x.shape) == 2 else build("Unsqueeze", build.cast(x, FLOAT32), [1])
+        value = build("Flatten", build.cast(x, FLOAT32))  # a vector is a column
         columns.append(build("Pad", value, [0, 0, 0, width - int(value.shape[1])]))  # a negative one cuts
     return build("Concat", *columns, axis=1)
 
@@ -165,8 +154,7 @@ def _softmax_zero(build: Builder, scores: Value) -> Value:
     is_zero = build("LessOrEqual", build("Abs", scores), 1e-7)
     terms = build("Where", is_zero, small, build("Exp", build("Sub", scores, highest)))
     total = build("ReduceSum", terms, [LAST])
-    none = build("Equal", total, 0)
-    return build("Where", none, 0.5, build("Div", terms, build("Where", none, 1, total)))
+    return build("Where", build("Equal", total, 0), 0.5, build("Div", terms, total))
 
 
 def _probit(build: Builder, scores: Value) -> Value:
@@ -175,8 +163,7 @@ def _probit(build: Builder, scores: Value) -> Value:
     log = build("Log", build("Mul", build("Sub", 1, x), build("Add", 1, x)))
     half = build.affine(log, 0.5, 2 / (np.pi * 0.147))
     root = build("Sqrt", build("Sub", build("Mul", half, half), build.affine(log, 1 / 0.147)))
-    sign = build("Where", build("Less", x, 0), build.scalar(-1.41421356, x), 1.41421356)
-    return build("Mul", sign, build("Sqrt", build("Sub", root, half)))
+    return build("Mul", build.affine(build("Sign", x), 2**0.5), build("Sqrt", build("Sub", root, half)))
 
 
 TRANSFORMS: dict[str, Callable[[Builder, Value], Value]] = {
@@ -196,28 +183,24 @@ def finished(build: Builder, node: Node, scores: Value) -> Value:
     return build.cast(TRANSFORMS[name](build, scores), FLOAT32)
 
 
-def labels_of(node: Node) -> tuple[Sequence[Any], DType]:
+def labels_of(node: Node) -> Sequence[Any]:
     """A classifier's labels; () where it has none."""
-    kinds = {"classlabels_strings": STRING, "classlabels_ints": INT64, "classlabels_int64s": INT64}
-    found = ((node.attributes[name], kind) for name, kind in kinds.items() if node.attributes.get(name))
-    return next(found, ((), INT64))
+    found = (node.attributes.get(f"classlabels_{kind}") for kind in ("strings", "ints", "int64s"))
+    return next(filter(None, found), ())
 
 
-def chosen_labels(build: Builder, node: Node, places: Value) -> Value:
-    """The labels at places; the places themselves where there are no labels."""
-    labels, kind = labels_of(node)
-    return build("Gather", build.constant(labels, kind), places) if labels else places
+def classified(build: Builder, node: Node, scores: Value, votes: Value) -> list[Value]:
+    """The label that has most votes [N, classes], or its place where there are no labels; and the scores."""
+    label, labels = build("ArgMax", votes, axis=1, keepdims=0), labels_of(node)
+    if labels:
+        label = build("Gather", build.constant(labels, STRING if isinstance(labels[0], str) else INT64), label)
+    return [label, finished(build, node, scores)]
 
 
 def doubled(build: Builder, scores: Value, *, by_complement: bool) -> Value:
     """From the score [.., 1] of the second of two classes the scores of both: 1 - s or -s for the first."""
     other = build("Sub", 1, scores) if by_complement else build("Neg", scores)
     return build("Concat", other, scores, axis=LAST)
-
-
-def is_above(build: Builder, scores: Value, limit: float) -> Value:
-    """1 where the only score [.., 1] is above a limit, else 0."""
-    return build.cast(build("Greater", build("Squeeze", scores, [1]), limit), INT64)
 
 
 # ---------------------------------------------------------------------- linear models
@@ -241,14 +224,11 @@ def linear_regressor(
 def linear_classifier(
     build: Builder, node: Node, *, coefficients: Sequence[float], intercepts: Sequence[float] = ()
 ) -> list[Value]:
-    scores = linear(build, features(build, node), coefficients, len(intercepts) or 1, intercepts)
+    scores = votes = linear(build, features(build, node), coefficients, len(intercepts) or 1, intercepts)
     if dims.is_one(scores.shape[1]):
-        places = is_above(build, scores, 0.0)
-        is_pair = len(labels_of(node)[0]) == 2
-        scores = doubled(build, scores, by_complement=False) if is_pair else scores
-    else:
-        places = build("ArgMax", scores, axis=1, keepdims=0)
-    return [chosen_labels(build, node, places), finished(build, node, scores)]
+        votes = doubled(build, scores, by_complement=False)
+        scores = votes if len(labels_of(node)) == 2 else scores
+    return classified(build, node, scores, votes)
 
 
 # ---------------------------------------------------------------------- maps, as the tensors that they became
@@ -257,7 +237,7 @@ def linear_classifier(
 @becomes("ZipMap", domain="partita")
 def zip_map(build: Builder, node: Node, x: Value) -> Value:
     """The rows of the maps' values; the keys are known outside."""
-    count = len(labels_of(node)[0])
+    count = len(labels_of(node))
     if len(x.shape) not in (1, 2) or (dims.is_static(x.shape[-1]) and x.shape[-1] != count):
         raise ShapeError(f"{node.describe()}: rows of {count} values are needed, one for each label")
     return build("Identity", x) if len(x.shape) == 2 else build("Unsqueeze", x, [0])
@@ -266,8 +246,7 @@ def zip_map(build: Builder, node: Node, x: Value) -> Value:
 def under_keys(build: Builder, wanted: Value, keys: Value, values: Value) -> Value:
     """What is found under each of the keys `wanted`, as a row [1, n]; zero, or an empty string, where there is none."""
     found = build("Equal", build("Unsqueeze", wanted, [1]), build("Unsqueeze", keys, [0]))
-    always = build.constant(np.ones((wanted.shape[0], 1)), DType.INT32)
-    columns = build("Concat", build.cast(found, DType.INT32), always, axis=1)
+    columns = build("Pad", build.cast(found, DType.INT32), [0, 0, 0, 1], 1)  # the last is always found
     kind = values.tensor.dtype
     values = build("Concat", values, build.constant([""] if kind is STRING else [0], kind), axis=0)
     return build("Unsqueeze", build("Gather", values, build("ArgMax", columns, axis=1, keepdims=0)), [0])

@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import known, required_ints
-from partita.ir.expression import Computation, literal
-from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN
-from partita.ir.registry import becomes, calls, computes, decomposes, operator, upgrades
+from partita.ir.registry import becomes, calls, decomposes, upgrades
 from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 
@@ -23,17 +21,16 @@ FLOAT64 = DType.FLOAT64
 
 
 @calls("Uniform", "Normal", domain=DOMAIN)
-def draw(node: Node, _: Value, *, seed: int | None = None) -> Routine:
+def draw(node: Node, _: Value, *, seed: float | None = None) -> Routine:
     """Numbers of the shape that operand 0 is."""
     result = TensorType(FLOAT64, required_ints(node, 0))
-    arguments = (-1 if seed is None else seed % 2**32, dims.product(result.dims))
+    arguments = (-1 if seed is None else int(seed) % 2**32, dims.product(result.dims))
     return Routine("random", f"draw_{node.op_type.lower()}", 1, arguments, (result,))
 
 
 def drawn(build: Builder, node: Node, kind: str, shape: Value) -> Value:
     """Numbers of a kind from the generator that `node` names by its seed."""
-    seed = node.attributes.get("seed")
-    return build(kind, shape, domain=DOMAIN, seed=None if seed is None else int(seed))
+    return build(kind, shape, domain=DOMAIN, seed=node.attributes.get("seed"))
 
 
 @decomposes("RandomUniform", "RandomUniformLike", "RandomNormal", "RandomNormalLike")
@@ -69,11 +66,11 @@ def multinomial(build: Builder, node: Node, x: Value, *, sample_size: int = 1, d
 
 
 @becomes("Dropout")
-def dropout(build: Builder, node: Node, x: Value, ratio: Value | None, mode: Value | None) -> Sequence[Value] | None:
+def dropout(build: Builder, node: Node, x: Value, ratio: Value | None, mode: Value | None) -> Sequence[Value]:
     """What training drops, where it may be training: elements whose number is below the ratio. The others are scaled,
     so that the mean stays."""
     if mode is None or ((content := known(mode)) is not None and not content.item()):
-        return None
+        return undropped(build, node, x, build.constant(True, DType.BOOL))
     share = build.constant(0.5, FLOAT64) if ratio is None else build.cast(ratio, FLOAT64)
     numbers = drawn(build, node, "Uniform", build("Shape", x))
     mask = build("Or", build("Not", mode), build("GreaterOrEqual", numbers, share))
@@ -82,18 +79,12 @@ def dropout(build: Builder, node: Node, x: Value, ratio: Value | None, mode: Val
     return [build("Where", mask, scaled, 0), mask][: len(node.outputs)]
 
 
-@computes("Dropout")
-def nothing_dropped(node: Node, x: Value) -> list[Computation]:
-    """The identity, where nothing is trained; the mask keeps everything."""
-    mask = compute(x.shape, lambda *i: literal(True, DType.BOOL))
-    return [compute(x.shape, lambda *i: load(x, *i)), mask][: len(node.outputs)]
-
-
-operator("Dropout").is_view = True
-
-
 @upgrades("Dropout", before=10)
 def mask_of_data_type(build: Builder, node: Node, x: Value) -> Sequence[Value]:
-    """The mask had the type of the data."""
-    result, mask = build.node("Dropout", x, outputs=2)
-    return [result, build.cast(mask, x.tensor.dtype)][: len(node.outputs)]
+    """The mask had the type of the data, and nothing was dropped."""
+    return undropped(build, node, x, build.scalar(1, x))
+
+
+def undropped(build: Builder, node: Node, x: Value, keeps: Value) -> Sequence[Value]:
+    """Everything, and a mask of it."""
+    return [build("Identity", x), build("Expand", keeps, build("Shape", x))][: len(node.outputs)]

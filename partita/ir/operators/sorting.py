@@ -22,6 +22,7 @@ from partita.ir.types import DType, TensorType, Type
 
 INT64, UINT64, BOOL = DType.INT64, DType.UINT64, DType.BOOL
 DIGIT = 8  # bits
+DIGITS = 1 << DIGIT
 FEW = 32  # elements that are chosen by inserting each where it belongs
 MOST_COLUMNS = 8  # that are worth a sort each
 PASSES = 40  # of a merge sort: more than any tensor needs
@@ -53,65 +54,52 @@ class Places:
 
     def start(self) -> Sequence[Step]:
         """The places in order."""
-        n = over("n", self.longest + 1)
-        places = (store(self.order, [side, n], select(n < size(self.longest), n, 0)) for side in (0, 1))
-        return each([n], *places), store(self.side, [], 0)
+        side, n = indices_over(self.order.shape)
+        places = each([side, n], store(self.order, [side, n], select(n < size(self.longest), n, 0)))
+        return places, store(self.side, [], 0)
 
     def merge(self, count: Expr, before: Callable[[Expr, Expr], Expr]) -> Step:
         """Sorts the first `count` places by comparing: of runs sorted so far, two at a time become one of twice the
         width. `before(a, b)` tells whether what is at `a` must precede what is at `b`."""
-        names = ("width", "left", "middle", "right", "stop", "takes_right")
-        width, left, middle, right, stop, takes_right = map(counter, names)
-        now, other, wide = over("t", self.longest), 1 - current(self.side), current(width)
-        begin = once(
-            store(left, [], now),
-            store(middle, [], call("min", now + wide, count)),
-            store(right, [], current(middle)),
-            store(stop, [], call("min", now + wide * 2, count)),
-            when=call("eq", now, current(stop)),
-        )
-        heads = [current(right), current(left)]
-        is_right_next = (heads[1] >= current(middle)) | ((heads[0] < current(stop)) & before(*map(self.at, heads)))
+        left, takes_right = counter("left"), counter("takes_right")
+        now, other, turn = over("t", self.longest), 1 - current(self.side), over("pass", PASSES)
+        width = call("shift_left", literal(1, INT64), turn)
+        begin = call("bit_and", now, width * -2)  # of the two runs, which one is made of
+        middle, stop = (call("min", begin + run, count) for run in (width, width * 2))
+        heads = [middle + now - current(left), current(left)]  # of the right run and of the left
+        is_right_next = (heads[1] >= middle) | ((heads[0] < stop) & before(*map(self.at, heads)))
         merge = each(
             [now],
-            begin,
+            store(left, [], now, when=call("eq", now, begin)),
             store(takes_right, [], cast(is_right_next, INT64)),
             store(self.order, [other, now], self.at(select(current(takes_right) > 0, *heads))),
             store(left, [], heads[1] + 1 - current(takes_right)),  # quicker than a branch
-            store(right, [], heads[0] + current(takes_right)),
             until=now >= count,
         )
-        turn = (store(self.side, [], other), store(width, [], wide * 2))
-        again = each([over("pass", PASSES)], store(stop, [], 0), merge, *turn, until=wide >= count)
-        return once(store(width, [], 1), again)
+        return once(store(left, [], 0), each([turn], merge, store(self.side, [], other), until=width >= count))
 
     def sort(self, count: Expr, element: Callable[[Expr], Expr], *, is_falling: bool = False) -> Step:
         """Sorts the first `count` places by the numbers there, NaN above all: by the digits of keys, the last digit
         first; one that all have in common is left out."""
         keys = temporary("keys", UINT64, [2, self.longest + 1])
-        starts = temporary("starts", INT64, [1 << DIGIT])  # of the places for each digit
-        total, digit, n, value = counter("total"), counter("digit"), over("t", self.longest), over("v", 1 << DIGIT)
+        starts = temporary("starts", INT64, [DIGITS + 1])  # of the places for each digit, counted up from 0
+        digit, n, value = counter("digit"), over("t", self.longest), over("v", DIGITS)
         key, bits = key_of(element(self.at(n)), is_falling)
         number, here, there = over("digit", -(-bits // DIGIT)), current(self.side), 1 - current(self.side)
-        own, start = current(starts, [value]), current(starts, [current(digit)])
+        own, next_own = current(digit), current(digit) + 1
 
         def find(place: Expr | int) -> Step:
             rest = call("shift_right", current(keys, [here, place]), cast(number * DIGIT, UINT64))
-            return store(digit, [], cast(call("bit_and", rest, literal((1 << DIGIT) - 1, UINT64)), INT64))
+            return store(digit, [], cast(call("bit_and", rest, literal(DIGITS - 1, UINT64)), INT64))
 
-        up = advance(starts, [current(digit)])
-        begins = (store(digit, [], own), store(starts, [value], current(total)))
-        sums = each([value], *begins, store(total, [], current(total) + current(digit)))
+        count_up = each([n], find(n), advance(starts, [next_own]), until=n >= count)
+        add_up = each([value], store(starts, [value + 1], current(starts, [value + 1]) + current(starts, [value])))
         halves = ((self.order, self.at(n)), (keys, current(keys, [here, n])))
-        move = each([n], find(n), *(store(half, [there, start], what) for half, what in halves), up, until=n >= count)
-        by_digit = each(
-            [number],
-            store(total, [], 0),
-            each([value], store(starts, [value], 0)),
-            each([n], find(n), up, until=n >= count),
-            find(0),
-            once(sums, move, store(self.side, [], there), when=start < count),
-        )
+        moves = (store(half, [there, current(starts, [own])], what) for half, what in halves)
+        move = each([n], find(n), *moves, advance(starts, [own]), until=n >= count)
+        differ = once(add_up, move, store(self.side, [], there), when=current(starts, [next_own]) < count)
+        clear = (store(starts, [0], 0), each([value], store(starts, [value + 1], 0)))
+        by_digit = each([number], *clear, count_up, find(0), differ)
         return once(each([n], store(keys, [here, n], key), until=n >= count), by_digit)
 
 
@@ -165,14 +153,14 @@ def top_k(node: Node, x: Value, *, largest: int = 1) -> Procedure:
         return load(x, *put(rows, axis, place))
 
     choose = _few if dims.is_static(most) and 0 < most <= FEW else _many
-    begin, take, end, place = choose(most, candidate, element, largest)
+    steps, place = choose(most, candidate, element, largest)
     results = zip(node.outputs, (element(place(k)), place(k)), strict=False)
     write = each([k], *(store(y, put(rows, axis, k), result) for y, result in results))
-    return procedure(once(*begin), each([candidate], take), once(*end, write), rows=rows[:axis] + rows[axis + 1 :])
+    return procedure(*steps, write, rows=put(rows, axis))
 
 
-Chosen = tuple[Sequence[Step], Step, Sequence[Step], Callable[[Expr], Expr]]
-"""What is done at first, with each candidate, and at last; and the place of the k-th that was chosen."""
+Chosen = tuple[Sequence[Step], Callable[[Expr], Expr]]
+"""The steps that choose; and the place of the k-th that was chosen."""
 
 
 def is_better(a: Expr, b: Expr, largest: int) -> Expr:
@@ -183,39 +171,36 @@ def _few(most: int, candidate: Index, element: Callable[[Expr], Expr], largest: 
     """The best so far are kept in order; what is better than the last of them goes up to its place."""
     mine = element(candidate)
     best, order = temporary("best", mine.dtype, [most]), temporary("order", INT64, [most])
-    count, place = counter("count"), counter("place")
+    place = counter("place")
     now, above = current(place), call("max", current(place) - 1, 0)
     down = (store(kept, [now], current(kept, [above])) for kept in (best, order))
     stays = call("logical_not", is_better(mine, current(best, [above]), largest))
     take = once(
-        store(place, [], call("min", current(count), most - 1)),
-        store(count, [], call("min", current(count) + 1, most)),
+        store(place, [], call("min", candidate, most - 1)),
         each([over("s", most)], *down, store(place, [], above), until=(now <= 0) | stays),
         *(store(kept, [now], new) for kept, new in ((best, mine), (order, candidate))),
-        when=(current(count) < most) | is_better(mine, current(best, [most - 1]), largest),
+        when=(candidate < most) | is_better(mine, current(best, [most - 1]), largest),
     )
-    return [store(count, [], 0)], take, [], lambda k: current(order, [k])
+    return [each([candidate], take)], lambda k: current(order, [k])
 
 
 def _many(most: Dim, candidate: Index, element: Callable[[Expr], Expr], largest: int) -> Chosen:
     """Candidates are collected; when there is no room for more, the best remain, and the worst of these is a limit."""
     length = candidate.axis.extent
-    room = dims.minimum(length, dims.maximum(2 * most, 1 << DIGIT))
+    room = dims.minimum(length, dims.maximum(2 * most, DIGITS))
     places, count, mine = Places(room), counter("count"), element(candidate)
-    is_limited, limit = temporary("is_limited", BOOL, []), temporary("limit", mine.dtype, [])
+    limit = temporary("limit", mine.dtype, [])  # once there was no room
     sort = places.sort(current(count), element, is_falling=bool(largest))
     thin_out = once(
         sort,
         store(limit, [], element(places.at(size(dims.maximum(most - 1, 0))))),
-        store(is_limited, [], True),
         store(count, [], size(most)),
         when=call("eq", current(count), size(room)) & (size(room) < size(length)),
     )
-    is_taken = call("logical_not", current(is_limited)) | is_better(mine, current(limit), largest)
+    is_taken = (candidate < size(room)) | is_better(mine, current(limit), largest)
     end = [current(places.side), current(count)]
     take = once(store(places.order, end, candidate), advance(count), thin_out, when=is_taken)
-    begin = (*places.start(), store(count, [], 0), store(is_limited, [], False), store(limit, [], 0))
-    return begin, take, [sort], places.at
+    return [*places.start(), store(count, [], 0), store(limit, [], 0), each([candidate], take), sort], places.at
 
 
 @sized_by_data("TopK", operands=[1])
@@ -233,10 +218,6 @@ def top_k_of_data(build: Builder, node: Node, x: Value, count: Value) -> Sequenc
 @becomes("Unique")
 def unique(build: Builder, node: Node, x: Value, *, axis: int | None = None, sorted: int = 1) -> Sequence[Value]:
     """Rows along an axis, or all elements: sorted, equal ones are beside each other, and the first of them count."""
-
-    def order_of(places: Value) -> Value:
-        return build("SortRows", build("Unsqueeze", places, [1]), domain=DOMAIN)
-
     x = build("Reshape", x, [-1]) if axis is None else x
     axis = normalized_axis(node, axis or 0, len(x.shape))
     perm = (axis, *(n for n in range(len(x.shape)) if n != axis))
@@ -247,8 +228,9 @@ def unique(build: Builder, node: Node, x: Value, *, axis: int | None = None, sor
     inverse = build("ScatterElements", order, order, build("Sub", group, 1))
     first = build("Gather", order, build("Squeeze", indices_where(build, is_first), [0]))
     if not sorted:  # in the order of their first places
-        order = order_of(first)
-        first, inverse = build("Gather", first, order), build("Gather", order_of(order), inverse)
+        order = build("SortRows", build("Unsqueeze", first, [1]), domain=DOMAIN)
+        ranks = build("SortRows", build("Unsqueeze", order, [1]), domain=DOMAIN)
+        first, inverse = build("Gather", first, order), build("Gather", ranks, inverse)
     zeros, ones = (build("Expand", build.constant(n, INT64), build("Shape", v)) for n, v in ((0, first), (1, inverse)))
     counts = build("ScatterElements", zeros, inverse, ones, reduction="add")
     return [build("Gather", x, first, axis=axis), first, inverse, counts][: len(node.outputs)]

@@ -6,6 +6,7 @@ import functools
 import operator
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -73,10 +74,9 @@ def string_normalizer(
 
     kept = build("Reshape", x, [-1])
     compared = kept if is_case_sensitive or not stopwords else changed(kept, to_upper=False)
-    dropped = list(dict.fromkeys(word if is_case_sensitive else word.lower() for word in stopwords))
-    stays = build("Equal", find(build, compared, dropped)[0], [len(dropped)])
-    none = build("Not", build("ReduceMax", build("Concat", stays, build.constant([False], DType.BOOL), axis=0)))
-    stays = build("Concat", stays, build("Reshape", none, [1]), axis=0)
+    dropped = [word if is_case_sensitive else word.lower() for word in stopwords]
+    stays = looked_up(build, compared, dropped, [*(False for _ in dropped), True], DType.BOOL)
+    stays = build("Concat", stays, build("Not", build("ReduceMax", stays)), axis=0)  # "", where nothing else does
     places = build("Squeeze", indices_where(build, stays), [0])
     kept = build("Gather", build("Concat", kept, build.constant([""], DType.STRING), axis=0), places)
     kept = kept if case_change_action == "NONE" else changed(kept, case_change_action == "UPPER")
@@ -105,15 +105,15 @@ def match_program(node: Node, x: Value, program: Value, ranges: Value) -> Routin
     return Routine(LIBRARY, "match_program", dims.product(x.shape), arguments, (result,), cost=2000.0)
 
 
-def find(build: Builder, x: Value, keys: Sequence[str] | np.ndarray) -> tuple[Value, np.ndarray]:
-    """Where each element of `x` is among sorted `keys`, their number where it is not; and the order that sorts them, as
-    places. Of equal keys the last counts. Numbers are compared as int64 or float64; a NaN is equal to another."""
+def looked_up(build: Builder, x: Value, keys: Any, values: Sequence[Any], dtype: DType) -> Value:
+    """The value of each element's key; the last of the values where it is none. Of equal keys the last counts. Numbers
+    are compared as int64 or float64; a NaN is equal to another."""
     kind = DType.STRING if x.tensor.dtype is DType.STRING else DType.FLOAT64 if x.tensor.dtype.is_float else INT64
-    comparable = [key.encode() if isinstance(key, str) else key for key in keys]
-    backward = np.asarray(comparable, object if kind is DType.STRING else kind.numpy)[::-1]
-    order = len(keys) - 1 - np.unique(backward, return_index=True)[1]
-    table = build.constant([keys[place] for place in order], kind)
-    return build("Find", build.cast(x, kind), table, domain=DOMAIN), order
+    comparable = [key.encode("utf-8", "surrogateescape") if isinstance(key, str) else key for key in keys]
+    _, backward = np.unique(np.asarray(comparable, kind.numpy)[::-1], return_index=True)
+    table = build.constant([keys[-1 - n] for n in backward], kind)
+    found = build("Find", build.cast(x, kind), table, domain=DOMAIN)
+    return build("Gather", build.constant([*(values[-2 - n] for n in backward), values[-1]], dtype), found)
 
 
 infers("Find", domain=DOMAIN)(lambda node, x, keys: TensorType(INT64, x.shape))
@@ -138,34 +138,29 @@ def tf_idf(
     build: Builder, node: Node, x: Value, *, ngram_indexes: Sequence[int], ngram_counts: Sequence[int],
     min_gram_length: int, max_gram_length: int, max_skip_count: int, mode: str, weights: Sequence[float] = (),
 ) -> Value:  # fmt: skip
-    """Counts of the n-grams of each length, weighted, and put into their columns."""
+    """Counts of the n-grams of each length, weighted, and put into their columns; of other lengths nothing is found."""
     is_text = x.tensor.dtype is DType.STRING
     pool = node.attributes.get("pool_strings" if is_text else "pool_int64s", ())
     if not pool:
         raise ModelError(f"{node.describe()}: the pool of n-grams is missing, or is of another type than the operand")
     if len(set(ngram_indexes)) != len(ngram_indexes):
         raise ModelError(f"{node.describe()}: two n-grams have one column; every column must be of one")
-    if is_text:  # each string is its place among the pool's
-        different = list(dict.fromkeys(pool))
-        x, order = find(build, x, different)
-        place = {different[n]: rank for rank, n in enumerate(order)}
-        pool = [place[text] for text in pool]
-    x, counts, first = build.cast(x, INT64), [], 0
-    chosen: list[int] = []
+    if is_text:  # numbers stand for strings
+        number = {text: n for n, text in enumerate(dict.fromkeys(pool))}
+        x, pool = looked_up(build, x, [*number], range(len(number) + 1), INT64), [number[text] for text in pool]
+    x, counts = build.cast(x, INT64), []
+    nothing = build("Slice", x, [0], [0], [-1])
     for n, (start, end) in enumerate(pairwise([*ngram_counts, len(pool)]), start=1):
-        number = (end - start) // n
-        if number and min_gram_length <= n <= max_gram_length:
-            grams = build.constant(np.reshape(pool[start:end], (number, n)), INT64)
-            counts.append(build("CountGrams", x, grams, domain=DOMAIN, skips=max_skip_count if n > 1 else 0))
-            chosen += range(first, first + number)
-        first += number
-    none = build("CountGrams", build("Slice", x, [0], [0], [-1]), build.constant([[0]], INT64), domain=DOMAIN, skips=0)
+        source = x if min_gram_length <= n <= max_gram_length else nothing
+        grams = build.constant(np.reshape(pool[start:end], (-1, n)), INT64)
+        counts.append(build("CountGrams", source, grams, domain=DOMAIN, skips=max_skip_count if n > 1 else 0))
+    none = build("CountGrams", nothing, build.constant([[0]], INT64), domain=DOMAIN, skips=0)
     result = build("Concat", *counts, none, axis=-1)
     result = build("Min", result, 1) if mode == "IDF" else result
     if mode != "TF" and weights:
-        result = build("Mul", result, build.constant([*(weights[gram] for gram in chosen), 0.0], DType.FLOAT32))
-    column = {ngram_indexes[gram]: place for place, gram in enumerate(chosen)}
-    places = [column.get(n, len(chosen)) for n in range(max(ngram_indexes, default=-1) + 1)]
+        result = build("Mul", result, build.constant([*weights, 0.0], DType.FLOAT32))
+    column = dict(zip(ngram_indexes, range(result.shape[-1] - 1), strict=True))
+    places = [column.get(n, -1) for n in range(max(ngram_indexes, default=-1) + 1)]
     return build("Gather", result, places, axis=-1)
 
 

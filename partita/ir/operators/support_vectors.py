@@ -12,7 +12,7 @@ from partita.ir.expression import Expr, call
 from partita.ir.formula import load, over, reduction, select
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN as OWN
-from partita.ir.operators.ml import DOMAIN, chosen_labels, doubled, features, finished, labels_of, linear
+from partita.ir.operators.ml import DOMAIN, classified, doubled, features, finished, labels_of, linear
 from partita.ir.procedure import Procedure, current, each, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
@@ -59,7 +59,7 @@ def classifier(
     build: Builder, node: Node, *, coefficients: Sequence[float], rho: Sequence[float],
     vectors_per_class: Sequence[int] = (), prob_a: Sequence[float] = (),
 ) -> list[Value]:  # fmt: skip
-    x, classes = features(build, node), max(len(labels_of(node)[0]), 1)
+    x, classes = features(build, node), max(len(labels_of(node)), 1)
     if not vectors_per_class:
         scores = votes = linear(build, x, coefficients, classes, rho[:1])
     else:
@@ -69,8 +69,7 @@ def classifier(
             scores = probabilities(build, node, scores, classes)
         elif classes == 2:
             scores = doubled(build, scores, by_complement=False)
-    places = build("ArgMax", votes, axis=1, keepdims=0)
-    return [chosen_labels(build, node, places), finished(build, node, scores)]
+    return classified(build, node, scores, votes)
 
 
 def pairs_of(classes: int) -> tuple[np.ndarray, np.ndarray]:

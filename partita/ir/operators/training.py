@@ -16,34 +16,26 @@ from partita.ir.registry import becomes, decomposes
 from partita.ir.types import DType
 
 DOMAIN = "ai.onnx.preview.training"
-Step = Callable[..., Sequence[Value]]
-"""From a builder, the rate, the number of steps so far, a parameter, its gradient and its moments, and the attributes,
-to the parameter and its moments after this step."""
 
 
-def trains(name: str, moments: int) -> Callable[[Step], Step]:
-    """Declares the step of an operator on one parameter; its operands list those of all parameters kind by kind."""
-
-    def register(step: Step) -> Step:
-        @decomposes(name, domain=DOMAIN)
-        def rule(build: Builder, node: Node, rate: Value, count: Value, *rest: Value) -> list[Value]:
-            parameters = len(rest) // (2 + moments)
-            groups = (rest[place::parameters] for place in range(parameters))
-            rates = ((build.cast(rate, own[0].tensor.dtype), own) for own in groups)
-            results = [step(build, rate, count, *own, **node.attributes) for rate, own in rates]
-            return [result for kind in zip(*results, strict=True) for result in kind]
-
-        return step
-
-    return register
+@decomposes("Adagrad", "Adam", "Momentum", domain=DOMAIN)
+def train(
+    build: Builder, node: Node, rate: Value, count: Value, *rest: Value, norm_coefficient: float = 0.0
+) -> list[Value]:
+    """One step of every parameter. Operands list parameters, gradients and moments kind by kind, as results do."""
+    step, moments = STEPS[node.op_type]
+    attributes = {key: value for key, value in node.attributes.items() if key != "norm_coefficient"}
+    parameters, results = len(rest) // (2 + moments), []
+    for x, gradient, *own in (rest[place::parameters] for place in range(parameters)):
+        slope = build("Add", build.affine(x, norm_coefficient), gradient)
+        results.append(step(build, build.cast(rate, x.tensor.dtype), count, x, slope, *own, **attributes))
+    return [result for kind in zip(*results, strict=True) for result in kind]
 
 
-@trains("Momentum", moments=1)
 def momentum(
-    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, velocity: Value, *,
-    alpha: float, beta: float, mode: str, norm_coefficient: float,
+    build: Builder, rate: Value, count: Value, x: Value, slope: Value, velocity: Value, *,
+    alpha: float, beta: float, mode: str,
 ) -> list[Value]:  # fmt: skip
-    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     # The first gradient counts in full.
     share = build("Where", build("LessOrEqual", count, 0), build.scalar(1, x), build.scalar(beta, x))
     new = build("Add", build.affine(velocity, alpha), build("Mul", share, slope))
@@ -51,14 +43,11 @@ def momentum(
     return [build("Sub", x, build("Mul", rate, move)), new]
 
 
-@trains("Adam", moments=2)
 def adam(
-    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, first: Value, second: Value, *,
-    alpha: float = 0.9, beta: float = 0.999, epsilon: float = 1e-6, norm_coefficient: float = 0.0,
-    norm_coefficient_post: float = 0.0,
+    build: Builder, rate: Value, count: Value, x: Value, slope: Value, first: Value, second: Value, *,
+    alpha: float = 0.9, beta: float = 0.999, epsilon: float = 1e-6, norm_coefficient_post: float = 0.0,
 ) -> list[Value]:  # fmt: skip
     """The rate is corrected for moments that start from 0, but at the first step, when there is nothing to correct."""
-    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     first = build("Add", build.affine(first, alpha), build.affine(slope, 1 - alpha))
     second = build("Add", build.affine(second, beta), build.affine(build("Mul", slope, slope), 1 - beta))
     steps = build.cast(count, DType.FLOAT64)  # beta is near 1: its powers want the digits
@@ -69,16 +58,22 @@ def adam(
     return [build.affine(build("Sub", x, step), 1 - norm_coefficient_post), first, second]
 
 
-@trains("Adagrad", moments=1)
 def adagrad(
-    build: Builder, rate: Value, count: Value, x: Value, gradient: Value, squares: Value, *,
-    decay_factor: float = 0.0, epsilon: float = 1e-6, norm_coefficient: float = 0.0,
+    build: Builder, rate: Value, count: Value, x: Value, slope: Value, squares: Value, *,
+    decay_factor: float = 0.0, epsilon: float = 1e-6,
 ) -> list[Value]:  # fmt: skip
     steps = build.affine(build.cast(count, rate.tensor.dtype), decay_factor, 1.0)
-    slope = build("Add", build.affine(x, norm_coefficient), gradient)
     squares = build("Add", squares, build("Mul", slope, slope))
     step = build("Mul", build("Div", rate, steps), slope)
     return [build("Sub", x, build("Div", step, build("Add", build("Sqrt", squares), epsilon))), squares]
+
+
+Step = Callable[..., Sequence[Value]]
+"""From a builder, the rate, the number of steps so far, a parameter, its slope (the gradient and a share of itself) and
+its moments, and the attributes, to the parameter and its moments after this step."""
+
+STEPS: dict[str, tuple[Step, int]] = {"Adagrad": (adagrad, 1), "Adam": (adam, 2), "Momentum": (momentum, 1)}
+"""And how many moments a parameter has."""
 
 
 # ---------------------------------------------------------------------- gradients
@@ -112,7 +107,8 @@ def _backwards(build: Builder, node: Node, y: Value, sources: set[Value], fixed:
             continue
         if inner.domain or inner.op_type not in RULES or len(inner.outputs) != 1:
             raise UnsupportedOperatorError(f"{node.describe()}: there is no rule to differentiate {inner.describe()}")
-        for operand, term in zip(inner.inputs, RULES[inner.op_type](build, inner, found[inner.output]), strict=False):
+        terms = RULES[inner.op_type](build, inner, found[inner.output], *inner.inputs)
+        for operand, term in zip(inner.inputs, terms, strict=False):
             if operand in varying:
                 term = _summed_to(build, node, term, operand)
                 found[operand] = build("Add", found[operand], term) if operand in found else term
@@ -125,14 +121,12 @@ def _summed_to(build: Builder, node: Node, term: Value, like: Value) -> Value:
     others = [n for n, own in enumerate(like.shape) if not dims.same(term.shape[extra + n], own)]
     if not all(dims.is_one(like.shape[n]) for n in others):
         raise UnsupportedOperatorError(f"{node.describe()}: it is not known whether {like.name!r} is broadcast")
-    if not extra and not others:
-        return term
-    total = build("ReduceSum", term, [*range(extra), *(extra + n for n in others)], keepdims=1)
+    axes = [*range(extra), *(extra + n for n in others)]
+    total = build("ReduceSum", term, axes) if axes else term
     return build("Squeeze", total, range(extra)) if extra else total
 
 
-def _mat_mul(build: Builder, node: Node, g: Value) -> list[Value]:
-    a, b = node.operand(0), node.operand(1)
+def _mat_mul(build: Builder, node: Node, g: Value, a: Value, b: Value) -> list[Value]:
     if min(len(a.shape), len(b.shape)) < 2:
         raise UnsupportedOperatorError(
             f"{node.describe()}: products with vectors cannot be differentiated; use matrices"
@@ -146,18 +140,13 @@ def _turned(build: Builder, x: Value) -> Value:
     return build("Transpose", x, perm=(*range(rank - 2), rank - 1, rank - 2))
 
 
-def _transpose(build: Builder, node: Node, g: Value) -> list[Value]:
+def _transpose(build: Builder, node: Node, g: Value, x: Value) -> list[Value]:
     axes = range(len(g.shape))
     return [build("Transpose", g, perm=tuple(map(node.attributes.get("perm", axes[::-1]).index, axes)))]
 
 
-def _reshape(build: Builder, node: Node, g: Value) -> list[Value]:
-    return [build("Reshape", g, build("Shape", node.operand(0)))]
-
-
-def _reduce(build: Builder, node: Node, g: Value) -> list[Value]:
+def _reduce(build: Builder, node: Node, g: Value, x: Value, axes: Value | None = None) -> list[Value]:
     """Every element gets the gradient of its sum; of a mean, its share."""
-    x, axes = node.operand(0), node.input(1)
     if not node.attributes.get("keepdims", 1):
         g = build("Unsqueeze", g, range(len(x.shape)) if axes is None else axes)
     result = build("Expand", g, build("Shape", x))
@@ -167,27 +156,31 @@ def _reduce(build: Builder, node: Node, g: Value) -> list[Value]:
     return [result]
 
 
-Rule = Callable[[Builder, Node, Value], Sequence[Value]]
-"""From the gradient of a node's output to those of its operands, but for the last that have none."""
+Rule = Callable[..., Sequence[Value]]
+"""From a builder, a node, the gradient of its output and its operands to their gradients, but for the last that have
+none."""
 
 RULES: dict[str, Rule] = {
-    "Add": lambda build, node, g: [g, g],
-    "Sub": lambda build, node, g: [g, build("Neg", g)],
-    "Mul": lambda build, node, g: [build("Mul", g, node.operand(1)), build("Mul", g, node.operand(0))],
-    "Div": lambda build, node, g: [
-        build("Div", g, node.operand(1)),
-        build("Neg", build("Mul", build("Div", g, node.operand(1)), node.output)),
+    "Add": lambda build, node, g, a, b: [g, g],
+    "Sub": lambda build, node, g, a, b: [g, build("Neg", g)],
+    "Mul": lambda build, node, g, a, b: [build("Mul", g, b), build("Mul", g, a)],
+    "Div": lambda build, node, g, a, b: [
+        build("Div", g, b),
+        build("Neg", build("Mul", build("Div", g, b), node.output)),
     ],
-    "Neg": lambda build, node, g: [build("Neg", g)],
-    "Identity": lambda build, node, g: [g],
-    "Exp": lambda build, node, g: [build("Mul", g, node.output)],
-    "Log": lambda build, node, g: [build("Div", g, node.operand(0))],
-    "Sqrt": lambda build, node, g: [build("Div", build.affine(g, 0.5), node.output)],
-    "Tanh": lambda build, node, g: [build("Mul", g, build("Sub", 1, build("Mul", node.output, node.output)))],
-    "Sigmoid": lambda build, node, g: [build("Mul", build("Mul", g, node.output), build("Sub", 1, node.output))],
-    "Relu": lambda build, node, g: [build("Where", build("Greater", node.operand(0), 0), g, 0)],
+    "Neg": lambda build, node, g, x: [build("Neg", g)],
+    "Identity": lambda build, node, g, x: [g],
+    "Exp": lambda build, node, g, x: [build("Mul", g, node.output)],
+    "Log": lambda build, node, g, x: [build("Div", g, x)],
+    "Sqrt": lambda build, node, g, x: [build("Div", build.affine(g, 0.5), node.output)],
+    "Tanh": lambda build, node, g, x: [build("Mul", g, build("Sub", 1, build("Mul", node.output, node.output)))],
+    "Sigmoid": lambda build, node, g, x: [build("Mul", build("Mul", g, node.output), build("Sub", 1, node.output))],
+    "Relu": lambda build, node, g, x: [build("Where", build("Greater", x, 0), g, 0)],
     "MatMul": _mat_mul,
     "Transpose": _transpose,
     **dict.fromkeys(("ReduceSum", "ReduceMean"), _reduce),
-    **dict.fromkeys(("Reshape", "Squeeze", "Unsqueeze", "Flatten"), _reshape),
+    **dict.fromkeys(
+        ("Reshape", "Squeeze", "Unsqueeze", "Flatten"),
+        lambda build, node, g, x, *_: [build("Reshape", g, build("Shape", x))],
+    ),
 }

@@ -27,7 +27,7 @@ from partita.ir.graph import Node, Value
 from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.internal import observe
-from partita.ir.operators.ml import DOMAIN, TRANSFORMS, chosen_labels, doubled, features, finished, is_above, labels_of
+from partita.ir.operators.ml import DOMAIN, TRANSFORMS, classified, doubled, features, finished, labels_of
 from partita.ir.procedure import Procedure, current, each, procedure, store, temporary
 from partita.ir.registry import becomes, infers, performs
 from partita.ir.types import DType, TensorType
@@ -247,16 +247,13 @@ def tree_regressor(build: Builder, node: Node, *, aggregate_function: str = "SUM
 def tree_classifier(build: Builder, node: Node, *, post_transform: str = "NONE") -> list[Value]:
     """Scores of all classes. Where there are two and all leaves speak of the first, they mean the second, and the
     first's score follows: 1 - s of a probability, which it is if no leaf takes anything away, else -s."""
-    forest, classes = _older(node, "class"), max(len(labels_of(node)[0]), 2)
+    forest, classes = _older(node, "class"), max(len(labels_of(node)), 2)
     used = set(forest.targets.tolist())
-    scores = forest.scores(build, node, 1 if used == {0} else classes, "SUM")
-    if classes > 2 or len(used) != 1:
-        places = build("ArgMax", scores, axis=1, keepdims=0)
-    else:
+    scores = votes = forest.scores(build, node, 1 if used == {0} else classes, "SUM")
+    if classes == 2 and len(used) == 1:
         is_probability = bool((forest.weights >= 0).all())
-        column = build("Slice", scores, [-1], [2], [1])
-        places = is_above(build, column, 0.5 if is_probability else 0.0)
+        votes = doubled(build, build("Slice", scores, [-1], [2], [1]), by_complement=is_probability)
         if used == {0}:
             by_complement = post_transform == "PROBIT" or (post_transform == "NONE" and is_probability)
             scores = doubled(build, scores, by_complement=by_complement)
-    return [chosen_labels(build, node, places), finished(build, node, scores)]
+    return classified(build, node, scores, votes)
