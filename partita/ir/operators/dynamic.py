@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.contents import axis_of, certain, known, normalized_axes, required_ints
+from partita.ir.contents import certain, known, normalized_axes, required_ints
 from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index
 from partita.ir.formula import cast, compute, load, size
@@ -55,15 +55,9 @@ def others(build: Builder, axes: Value, rank: int) -> Value:
     return build.node("TopK", flags(build, axes, rank), [count], outputs=2, largest=0)[1]  # of equals, the first
 
 
-def everywhere(build: Builder, condition: Value) -> Value:
-    return build("ReduceMin", condition, keepdims=0)
-
-
 def viewed(build: Builder, value: Value, sizes: Value) -> Value:
-    """`value` under a shape that is computed; a run fails where it holds another number of elements."""
-    same = build("Equal", build("ReduceProd", sizes, keepdims=0), build("Size", value))
-    shape = observe(build, sizes, same, "the shape does not hold the elements of the operand")
-    return build("Reshape", value, shape, allowzero=1)
+    """`value` under a shape that is computed."""
+    return build("Reshape", value, observe(build, sizes), allowzero=1)
 
 
 # ---------------------------------------------------------------------- shapes
@@ -100,9 +94,7 @@ def expand(build: Builder, node: Node, x: Value, shape: Value) -> Value:
     rank = max(len(x.shape), shape.shape[0])
     vectors = (build("Shape", x), build.cast(shape, INT64))
     mine, other = (build("Concat", [1] * (rank - vector.shape[0]), vector, axis=0) for vector in vectors)
-    sizes = build("Where", build("Equal", mine, 1), other, mine)
-    fits = build("Or", build("Equal", other, sizes), build("Equal", other, 1))
-    return build("Expand", x, observe(build, sizes, everywhere(build, fits), "the shapes do not broadcast"))
+    return build("Expand", x, observe(build, build("Where", build("Equal", other, 1), mine, other)))
 
 
 def by_observed_sizes(*names: str, operands: Sequence[int]) -> None:
@@ -120,7 +112,7 @@ def observed(build: Builder, value: Value | None) -> Value | None:
     return value if value is None or known(value) is not None else observe(build, build.cast(value, INT64))
 
 
-by_observed_sizes("Tile", "OneHot", "CenterCropPad", operands=[1])
+by_observed_sizes("Tile", "OneHot", "CenterCropPad", "Split", operands=[1])
 by_observed_sizes("ConstantOfShape", operands=[0])
 
 
@@ -181,17 +173,6 @@ def _number(value: Value, place: int) -> Expr:
     """An element of a vector of sizes: itself where it is known, what memory holds where it is not."""
     content = certain(value)
     return load(value, place) if content is None else size(content[place])
-
-
-@sized_by_data("Split", operands=[1])
-def split(build: Builder, node: Node, x: Value, parts: Value) -> Sequence[Value]:
-    axis, parts = axis_of(node, len(x.shape)), build.cast(parts, INT64)
-    length = build("Gather", build("Shape", x), build.constant(axis, INT64))
-    # a negative part leaves the others, and so the sum of all that are not, larger than the whole
-    totals = (build("ReduceSum", each, keepdims=0) for each in (parts, build("Abs", parts)))
-    fits = build("And", *(build("Equal", total, length) for total in totals))
-    sizes = observe(build, parts, fits, "the parts are not the whole")
-    return build.node("Split", x, sizes, outputs=len(node.outputs), axis=axis)
 
 
 @sized_by_data("Pad", operands=[1, 3])

@@ -180,7 +180,7 @@ def split(node: Node, x: Value, given: Value | None) -> list[Computation]:
     part = dims.ceil_div(x.shape[axis], count)
     sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
     sizes = sizes if given is None else required_ints(node, 1)
-    if len(sizes) != count or (dims.all_static([*sizes, x.shape[axis]]) and sum(sizes) != x.shape[axis]):
+    if len(sizes) != count or not dims.may_equal(dims.simplified(sum(sizes)), x.shape[axis]):
         raise ShapeError(f"{node.describe()}: sizes {sizes} do not split axis {axis} into {count} outputs")
 
     def part_from(start: Dim, extent: Dim) -> Computation:
