@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import certain, known, normalized_axes, required_ints
-from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Index
 from partita.ir.formula import cast, compute, load, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import padded, window_of
+from partita.ir.operators.movement import window_of
 from partita.ir.operators.reduction import REDUCTIONS
 from partita.ir.registry import computes, sized_by_data
 from partita.ir.types import DType
@@ -158,15 +157,18 @@ def slice_operator(
 
     start = bound(starts, [0] * rank, 0)
     end = bound(ends, sizes, build("Where", backward, [-1], build.ints([0])))
-    most = build("Max", _steps(build, build("Sub", end, start), step), [0])
-    return build("Slice", x, start, step, observe(build, most), domain=DOMAIN)
+    count = build("Max", _steps(build, build("Sub", end, start), step), [0])
+    return build("Window", x, observe(build, count), start, step, domain=DOMAIN)
 
 
-@computes("Slice", domain=DOMAIN)
-def strided_window(node: Node, x: Value, start: Value, step: Value) -> Computation:
-    """Elements `start + index * step`, for sizes that are known."""
-    starts, steps = ([_number(value, n) for n in range(len(x.shape))] for value in (start, step))
-    return window_of(x, required_ints(node, 3), starts, steps)
+@computes("Window", domain=DOMAIN)
+def window(
+    node: Node, x: Value, _: Value, start: Value, step: Value, fill: Value | None, *, mode: str | None = None
+) -> Computation:
+    """Elements `start + index * step`, for sizes that are known; what lies outside is as the `mode` of a Pad says."""
+    axes = range(len(x.shape))
+    starts, steps = ([_number(value, n) for n in axes] for value in (start, step))
+    return window_of(x, required_ints(node, 1), starts, steps, axes if mode else (), mode or "constant", fill)
 
 
 def _number(value: Value, place: int) -> Expr:
@@ -184,14 +186,8 @@ def pad(
     axes = axes or build.ints(range(count))
     before, after = (spread(build, [0] * len(x.shape), axes, half) for half in halves)
     total = build("Add", build("Add", build("Shape", x), before), after)
-    sizes = observe(build, build("Max", total, [0]))
-    return build("Pad", x, before, sizes, fill, domain=DOMAIN, mode=mode)
-
-
-@computes("Pad", domain=DOMAIN)
-def shifted_window(node: Node, x: Value, before: Value, _: Value, fill: Value | None, *, mode: str) -> Computation:
-    axes = range(len(x.shape))
-    return padded(x, required_ints(node, 2), [load(before, n) for n in axes], axes, mode, fill)
+    sizes, ones = observe(build, build("Max", total, [0])), build.ints([1] * len(x.shape))
+    return build("Window", x, sizes, build("Neg", before), ones, fill, domain=DOMAIN, mode=mode)
 
 
 @computes("CenterCropPad")
@@ -200,12 +196,9 @@ def center_crop_pad(node: Node, x: Value, *, axes: Sequence[int] | None = None) 
     chosen = normalized_axes(node, range(len(x.shape)) if axes is None else axes, len(x.shape))
     wanted = dict(zip(chosen, required_ints(node, 1), strict=True))
     shape = [wanted.get(n, dim) for n, dim in enumerate(x.shape)]
-
-    def half(longer: Dim, shorter: Dim) -> Dim:
-        return dims.floor_div(dims.maximum(longer - shorter, 0), 2)
-
-    before = [size(dims.simplified(half(new, dim) - half(dim, new))) for dim, new in zip(x.shape, shape, strict=True)]
-    return padded(x, shape, before, wanted, "constant", None)
+    spare = [dims.simplified(dim - new) for dim, new in zip(x.shape, shape, strict=True)]
+    starts = [size(dims.floor_div(dims.maximum(n, 0), 2) - dims.floor_div(dims.maximum(-n, 0), 2)) for n in spare]
+    return window_of(x, shape, starts, [1] * len(shape), wanted)
 
 
 # ---------------------------------------------------------------------- reductions over axes from data
