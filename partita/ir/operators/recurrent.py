@@ -11,8 +11,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
@@ -23,9 +21,8 @@ from partita.ir.nested import captured, plain
 from partita.ir.operators.control_flow import scanned_axes
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.registry import decomposes, infers, upgrades, value_renamed
-from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import embed
-from partita.ir.types import DType, TensorType, Type, UnknownType
+from partita.ir.types import DType, TensorType, Type
 
 FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
 
@@ -54,7 +51,7 @@ def scan_as_loop(
 ) -> Sequence[Value]:
     scanned, count = scanned_axes(node), len(plain(node)) - num_scan_inputs
     captures = [length_of(build, *scanned[0]), *node.operands[count:]]
-    loop = empty_body(build, body.name)
+    loop = empty_body(build, f"{body.name}.loop")
     inner = Builder(loop, node.name)
     step = loop.add_input(loop.unique_name("step"), TensorType(DType.INT64, ()))
     again = loop.add_input(loop.unique_name("again"), TensorType(DType.BOOL, ()))
@@ -93,46 +90,32 @@ def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value
 
 @upgrades("Scan", before=9)
 def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions: Sequence[int] = ()) -> None:
-    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. A
-    sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
+    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. Of a
+    sequence that is shorter than the others only the beginning is scanned; zeros follow what its steps give."""
     lengths, *operands = plain(node)
     count, outside, body = len(operands) - num_scan_inputs, captured(node), node.attributes["body"]
-    if lengths is not None and any(directions):
-        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths, backward; export opset 9")
     if lengths is not None:
-        steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
-        operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
-        body = _masked(body, count, count + num_scan_inputs)
+        lengths = build("Clip", lengths, 0, length_of(build, node.operand(1 + count), 1))
+        operands.append(build("Unsqueeze", lengths, [1]))
     batch = empty_body(build, f"{body.name}.batch")
-    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(operands))]
+    inner = Builder(batch, node.name)
+    kinds = [TensorType(x.tensor.dtype, x.shape[1:]) for x in operands if x is not None]
+    own = [batch.add_input(batch.unique_name("x"), kind) for kind in kinds]
     shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
-    attributes = {"body": body, "num_scan_inputs": len(operands) - count, "captures": len(outside)}
-    if directions:
-        attributes["scan_input_directions"] = tuple(directions)
-    names = batch.unique_names(output.name for output in node.outputs)
-    scan = batch.add_node("Scan", [*own, *shared], attributes, outputs=names, name=node.name, version=9)
-    batch.set_outputs(scan.outputs)
+    states, sequences = own[:count], own[count : count + num_scan_inputs]
+    if lengths is not None:
+        rest = inner("Sub", inner("Shape", sequences[0], end=1), own[-1])
+        sequences = [inner("Slice", x, [0], own[-1], [0]) for x in sequences]
+    results = inner.node(
+        "Scan", *states, *sequences, *shared, outputs=len(node.outputs), body=body, captures=len(outside),
+        num_scan_inputs=num_scan_inputs, scan_input_directions=tuple(directions) or None,
+    )  # fmt: skip
+    if lengths is not None:
+        zeros = inner("Concat", [0], rest, axis=0)
+        results = (*results[:count], *(inner("Pad", y, zeros, None, [0]) for y in results[count:]))
+    batch.set_outputs(results)
     build.graph.set_inputs(node, [*operands, *outside])
     node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}
-
-
-def _masked(body: Graph, count: int, scanned: int) -> Graph:
-    """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
-    says whether the sequence still runs."""
-    masked = Graph(body.name, body.prefix, body.opsets)
-    inputs = [masked.add_input(value.name, value.type) for value in body.inputs[:scanned]]
-    is_running = masked.add_input(masked.unique_name("running"), UnknownType())
-    inputs += [masked.add_input(value.name, value.type) for value in body.inputs[scanned:]]
-    values = embed(body, masked, inputs)
-    kind = TensorType(DType.INT64, ())
-    zero = masked.add_parameter(masked.unique_name("zero"), kind, lambda: np.zeros((), np.int64), is_constant=True)
-
-    def node(op_type: str, *operands: Value) -> Value:
-        return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
-
-    others = [*inputs[:count], *(node("CastLike", zero, value) for value in values[count:])]
-    masked.set_outputs(node("Where", is_running, *pair) for pair in zip(values, others, strict=True))
-    return masked
 
 
 # ---------------------------------------------------------------------- recurrent layers
@@ -301,16 +284,23 @@ def _direction(
         build("Expand", build.scalar(0, gates), first) if given is None else part(build, given, direction)
         for given in map(node.input, range(5, 7 if node.op_type == "LSTM" else 6))
     ]
-    body, count, scanned = empty_body(build, "steps"), len(states), [turned(gates)]
-    kinds = [*(v.type for v in states), TensorType(gates.tensor.dtype, gates.shape[1:]), *(v.type for v in weights)]
-    inner = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
-    step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
-    new = step(Builder(body, node.name), node, functions, inner[count], inner[:count], inner[count + 1 :])
-    body.set_outputs([*new, new[0]])
+    scanned, count = [turned(gates)], len(states)
     if lengths is not None:
         steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])
         scanned.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
-        body = _masked(body, count, count + 1)
+    body = empty_body(build, "steps")
+    inner = Builder(body, node.name)
+    parts = (TensorType(value.tensor.dtype, value.shape[1:]) for value in scanned)
+    kinds = [*(v.type for v in states), *parts, *(v.type for v in weights)]
+    own = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
+    old, (x, *is_running), shared = own[:count], own[count : -len(weights)], own[-len(weights) :]
+    step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
+    new = step(inner, node, functions, x, old, shared)
+    results = [*new, new[0]]
+    if is_running:  # a sequence keeps its states from its end on, and gives zeros
+        others = [*old, inner.scalar(0, new[0])]
+        results = [inner("Where", *is_running, *pair) for pair in zip(results, others, strict=True)]
+    body.set_outputs(results)
     way = int(is_backward and lengths is None)
     *last, all_steps = build.node(
         "Scan", *states, *scanned, *weights, outputs=count + 1, body=body, captures=len(weights),
