@@ -16,9 +16,11 @@ from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import normalized_axis
 from partita.ir.dims import Dim
+from partita.ir.expression import call
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.nested import captured, plain
 from partita.ir.operators.control_flow import scanned_axes
+from partita.ir.operators.elementwise import elementwise
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.registry import decomposes, infers, upgrades, value_renamed
 from partita.ir.subgraph import embed
@@ -126,35 +128,33 @@ Values = tuple[Value, ...]
 Functions = list[Callable[[Builder, Value], Value]]
 
 _ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
-_DEFAULTS: dict[str, tuple[float, ...]] = {  # of alpha and beta
-    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()), "LeakyRelu": (0.01,), "Elu": (1.0,),
-    "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0),
-}  # fmt: skip
+_NUMBERS: dict[str, tuple[str, ...]] = {  # what each takes; without it, it is as the operator of this name
+    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()),
+    **dict.fromkeys(("LeakyRelu", "Elu", "ThresholdedRelu"), ("alpha",)),
+    **dict.fromkeys(("HardSigmoid", "Affine", "ScaledTanh"), ("alpha", "beta")),
+}
+
+elementwise("Affine", lambda x, alpha, beta: x * alpha + beta, alpha=1.0, beta=0.0)
+elementwise("ScaledTanh", lambda x, alpha, beta: call("tanh", x * beta) * alpha, alpha=1.0, beta=1.0)
 
 
 def activations(node: Node) -> tuple[Functions, Functions]:
     """The functions of each direction. `activation_alpha` and `activation_beta` go to those that take one, in order."""
     defaults = _ACTIVATIONS[node.op_type]
-    alphas, betas = (iter(node.attributes.get(f"activation_{name}", ())) for name in ("alpha", "beta"))
+    given = {key: iter(node.attributes.get(f"activation_{key}", ())) for key in ("alpha", "beta")}
     result: Functions = []
-    for place, given in enumerate(node.attributes.get("activations", defaults * 2)):
-        name = next((name for name in _DEFAULTS if name.lower() == given.lower()), None)
+    for place, activation in enumerate(node.attributes.get("activations", defaults * 2)):
+        name = next((name for name in _NUMBERS if name.lower() == activation.lower()), None)
         if name is None:
-            raise UnsupportedOperatorError(f"{node.describe()}: the activation {given!r} is unknown to ONNX")
-        numbers = [next(source, default) for source, default in zip((alphas, betas), _DEFAULTS[name], strict=False)]
+            raise UnsupportedOperatorError(f"{node.describe()}: the activation {activation!r} is unknown to ONNX")
+        numbers = {key: next(given[key], None) for key in _NUMBERS[name]}
         limit = node.attributes.get("clip") if place % len(defaults) < 2 else None  # of gates, not of an LSTM's memory
         result.append(functools.partial(_activated, name, numbers, limit))
     return result[: len(defaults)], result[len(defaults) :]
 
 
-def _activated(name: str, numbers: Sequence[float], limit: float | None, build: Builder, x: Value) -> Value:
-    x = x if limit is None else build("Clip", x, -limit, limit)
-    if name == "Affine":
-        return build.affine(x, *numbers)
-    if name == "ScaledTanh":
-        return build.affine(build("Tanh", build.affine(x, numbers[1])), numbers[0])
-    attributes: dict[str, Any] = dict(zip(("alpha", "beta"), numbers, strict=False))
-    return build(name, x, **attributes)
+def _activated(name: str, numbers: dict[str, Any], limit: float | None, build: Builder, x: Value) -> Value:
+    return build(name, x if limit is None else build("Clip", x, -limit, limit), **numbers)
 
 
 # ---------------------------------------------------------------------- parts of weights
@@ -177,18 +177,16 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
 
 
 def _weights(build: Builder, node: Node, direction: int) -> tuple[Values, Values]:
-    """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases of all gates, or none."""
-    hidden, recurrent = node.operand(2).shape[2], part(build, node.operand(2), direction)
+    """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases that the input's share has."""
+    recurrent = part(build, node.operand(2), direction)
     weights: Values = (build("Transpose", recurrent, perm=(1, 0)),)
     biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), direction), 2)
     if node.op_type == "LSTM" and node.input(7) is not None:
         weights += equal_parts(build, part(build, node.operand(7), direction), 3)
-    if node.op_type == "GRU":
-        gates = 2 * hidden  # elements of update and reset; then the candidate's
-        weights = cut(build, weights[0], gates)
-        if biases and node.attributes.get("linear_before_reset", 0):
-            early, late = cut(build, biases[1], gates)
-            biases, weights = (biases[0], build("Pad", early, vector_of(build, [0, hidden]))), (*weights, late)
+    if node.op_type == "GRU" and node.attributes.get("linear_before_reset", 0):
+        return (*weights, *biases[1:]), biases[:1]
+    if node.op_type == "GRU":  # of update and reset; then the candidate's
+        weights = cut(build, weights[0], 2 * recurrent.shape[1])
     return weights, biases
 
 
@@ -217,14 +215,13 @@ def lstm(build: Builder, node: Node, functions: Functions, x: Value, state: Valu
 
 def gru(build: Builder, node: Node, functions: Functions, x: Value, state: Values, weights: Values) -> Values:
     """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
-    (old,), (f, g), (first, second, *bias) = state, functions, weights
-    early, late = cut(build, x, first.shape[1])
-    z, r = (f(build, gate) for gate in equal_parts(build, build("Add", build("MatMul", old, first), early), 2))
-    if node.attributes.get("linear_before_reset", 0):
-        linear = build("MatMul", old, second)
-        candidate = build("Mul", r, build("Add", linear, *bias) if bias else linear)
-    else:
-        candidate = build("MatMul", build("Mul", r, old), second)
+    (old,), (f, g), (weight, *rest) = state, functions, weights
+    product, (early, late) = build("MatMul", old, weight), cut(build, x, 2 * old.shape[1])
+    if is_linear := node.attributes.get("linear_before_reset", 0):
+        product = build("Add", product, *rest) if rest else product
+        product, linear = cut(build, product, 2 * old.shape[1])
+    z, r = (f(build, gate) for gate in equal_parts(build, build("Add", product, early), 2))
+    candidate = build("Mul", r, linear) if is_linear else build("MatMul", build("Mul", r, old), *rest)
     fresh = g(build, build("Add", late, candidate))
     return (build("Add", build("Mul", build("Sub", 1, z), fresh), build("Mul", z, old)),)
 
@@ -257,7 +254,7 @@ def layer(build: Builder, node: Node) -> Sequence[Value]:
         weights, biases = _weights(build, node, d)
         w = build("Transpose", part(build, node.operand(1), d), perm=(1, 0))
         x = build("MatMul", node.operand(0), w)
-        x = build("Add", x, build("Add", *biases)) if biases else x
+        x = build("Add", x, functools.reduce(functools.partial(build, "Add"), biases)) if biases else x
         found.append(_direction(build, node, functions[d], x, weights, d))
     outputs = []
     for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
