@@ -108,13 +108,16 @@ def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions
     if lengths is not None:
         rest = inner("Sub", inner("Shape", sequences[0], end=1), own[-1])
         sequences = [inner("Slice", x, [0], own[-1], [0]) for x in sequences]
-    results = inner.node(
-        "Scan", *states, *sequences, *shared, outputs=len(node.outputs), body=body, captures=len(outside),
-        num_scan_inputs=num_scan_inputs, scan_input_directions=tuple(directions) or None,
-    )  # fmt: skip
+    attributes = {
+        "body": body, "captures": len(outside), "num_scan_inputs": num_scan_inputs,
+        "scan_input_directions": tuple(directions) or (0,) * num_scan_inputs,
+    }  # fmt: skip
+    inputs = [*states, *sequences, *shared]
+    scan = batch.add_node("Scan", inputs, attributes, outputs=[""] * len(node.outputs), name=node.name)  # body yet old
+    results = list(scan.outputs)
     if lengths is not None:
-        zeros = inner("Concat", [0], rest, axis=0)
-        results = (*results[:count], *(inner("Pad", y, zeros, None, [0]) for y in results[count:]))
+        zeros = (inner("Concat", [0], rest, axis=0), None, inner.ints([0]))
+        results[count:] = [batch.add_node("Pad", [y, *zeros]).output for y in results[count:]]
     batch.set_outputs(results)
     build.graph.set_inputs(node, [*operands, *outside])
     node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}

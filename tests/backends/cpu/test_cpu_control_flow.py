@@ -304,7 +304,8 @@ OLD_SCAN = """g (LENGTHS float[3, 2] s, float[3, 5, 2] x) => (float[3, 2] last, 
     last, all = Scan <num_scan_inputs = 1, ATTRIBUTES body = b (float[2] state, float[2] v)
             => (float[2] next, float[2] out) {
         next = Add (state, v)
-        out = Identity (next)
+        wide = Unsqueeze <axes = [0]> (next)
+        out = Squeeze <axes = [0]> (wide)
     }> (NAME, s, x)
 }"""
 
