@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import certain, known, normalized_axes, required_ints
-from partita.ir.expression import Axis, Computation, Expr, Index
-from partita.ir.formula import cast, compute, load, size
+from partita.ir.expression import Computation, Expr
+from partita.ir.formula import load, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
 from partita.ir.operators.movement import window_of
@@ -123,18 +123,13 @@ def range_operator(build: Builder, node: Node, start: Value, limit: Value, delta
         count = build.cast(build("Ceil", steps), INT64)
     else:
         count = _steps(build, build.cast(span, INT64), build.cast(delta, INT64))
-    return build("Range", start, delta, observe(build, build("Max", count, 0)), domain=DOMAIN)
+    places = build("Range", 0, observe(build, build("Max", count, 0)), 1)
+    return build("Add", start, build("Mul", build.cast(places, start.tensor.dtype), delta))
 
 
 def _steps(build: Builder, span: Value, step: Value) -> Value:
     """How many steps fit into a span, rounded up; not above 0 where they lead away from its end."""
     return build("Div", build("Add", span, build("Sub", step, build("Sign", step))), step)
-
-
-@computes("Range", domain=DOMAIN)
-def sized_range(node: Node, start: Value, delta: Value) -> Computation:
-    kind = start.tensor.dtype
-    return compute(required_ints(node, 2), lambda i: load(start) + cast(i, kind) * load(delta))
 
 
 # ---------------------------------------------------------------------- windows of a tensor
@@ -206,19 +201,13 @@ def center_crop_pad(node: Node, x: Value, *, axes: Sequence[int] | None = None) 
 
 @sized_by_data(*REDUCTIONS, operands=[1])
 def reduce_operator(build: Builder, node: Node, x: Value, axes: Value, *, keepdims: int = 1) -> Value:
-    """Each axis becomes two, one that is reduced and one that is kept; one of both has size 1."""
-    sizes, is_reduced = build("Shape", x), build.cast(flags(build, axes, len(x.shape)), DType.BOOL)
-    inner, outer = build("Where", is_reduced, sizes, 1), build("Where", is_reduced, build.ints([1]), sizes)
-    result = build("Reduce", x, observe(build, inner), observe(build, outer), domain=DOMAIN, operator=node.op_type)
+    """Each axis becomes two, one that is kept and one that is reduced; one of both has size 1."""
+    rank, sizes = len(x.shape), build("Shape", x)
+    is_reduced = build.cast(flags(build, axes, rank), DType.BOOL)
+    pairs = build("Where", is_reduced, build.ints([1]), sizes), build("Where", is_reduced, sizes, 1)
+    shape = build("Reshape", build("Concat", *(build("Unsqueeze", half, [1]) for half in pairs), axis=1), [2 * rank])
+    result = build(node.op_type, viewed(build, x, shape), range(1, 2 * rank, 2), keepdims=0)
     return result if keepdims else without(build, result, axes)
-
-
-@computes("Reduce", domain=DOMAIN)
-def split_reduction(node: Node, x: Value, *, operator: str) -> Computation:
-    inner = [Axis(f"k{n}", dim) for n, dim in enumerate(required_ints(node, 1))]
-    outer = [Axis(f"i{n}", dim) for n, dim in enumerate(required_ints(node, 2))]
-    place = [Index(o) + Index(k) for o, k in zip(outer, inner, strict=True)]
-    return Computation(tuple(outer), REDUCTIONS[operator].apply(load(x, *place), inner))
 
 
 def around(build: Builder, sizes: Value, place: Value) -> Value:
