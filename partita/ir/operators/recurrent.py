@@ -163,11 +163,6 @@ def _activated(name: str, numbers: dict[str, Any], limit: float | None, build: B
 # ---------------------------------------------------------------------- parts of weights
 
 
-def part(build: Builder, value: Value, direction: int) -> Value:
-    """What is of one direction, of all directions."""
-    return build("Gather", value, build.constant(direction, DType.INT64))
-
-
 def equal_parts(build: Builder, value: Value, count: int) -> Values:
     """The last axis, such as `[batch, count * hidden]`, as one tensor a gate."""
     return build.node("Split", value, outputs=count, axis=-1, num_outputs=count)
@@ -179,13 +174,13 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
     return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
-def _weights(build: Builder, node: Node, direction: int) -> tuple[Values, Values]:
+def _weights(
+    build: Builder, node: Node, recurrent: Value, bias: Value | None, peepholes: Value | None
+) -> tuple[Values, Values]:
     """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases that the input's share has."""
-    recurrent = part(build, node.operand(2), direction)
     weights: Values = (build("Transpose", recurrent, perm=(1, 0)),)
-    biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), direction), 2)
-    if node.op_type == "LSTM" and node.input(7) is not None:
-        weights += equal_parts(build, part(build, node.operand(7), direction), 3)
+    biases = equal_parts(build, bias, 2) if bias else ()
+    weights += equal_parts(build, peepholes, 3) if peepholes else ()
     if node.op_type == "GRU" and node.attributes.get("linear_before_reset", 0):
         return (*weights, *biases[1:]), biases[:1]
     if node.op_type == "GRU":  # of update and reset; then the candidate's
@@ -254,11 +249,11 @@ def layer(build: Builder, node: Node) -> Sequence[Value]:
         return [build("Transpose", y, perm=(2, 0, 1, 3)), *map(turn, states)]
     name, functions, found = node.attributes.get("direction", "forward"), activations(node), []
     for d in range(2 if name == "bidirectional" else 1):
-        weights, biases = _weights(build, node, d)
-        w = build("Transpose", part(build, node.operand(1), d), perm=(1, 0))
-        x = build("MatMul", node.operand(0), w)
-        x = build("Add", x, functools.reduce(functools.partial(build, "Add"), biases)) if biases else x
-        found.append(_direction(build, node, functions[d], x, weights, d))
+        own: list[Any] = [  # sequences and their lengths are of all directions
+            value if value is None or n in (0, 4) else build("Gather", value, build.constant(d, DType.INT64))
+            for n, value in enumerate(node.inputs)
+        ]
+        found.append(_direction(build, node, functions[d], d == 1 or name == "reverse", *own))
     outputs = []
     for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
         wide = [build("Unsqueeze", p, [axis]) for p in parts]
@@ -267,11 +262,15 @@ def layer(build: Builder, node: Node) -> Sequence[Value]:
 
 
 def _direction(
-    build: Builder, node: Node, functions: Functions, gates: Value, weights: Values, direction: int
-) -> Values:
+    build: Builder, node: Node, functions: Functions, is_backward: bool, x: Value, w: Value, recurrent: Value,
+    bias: Value | None = None, lengths: Value | None = None, hidden: Value | None = None, memory: Value | None = None,
+    peepholes: Value | None = None,
+) -> Values:  # fmt: skip
     """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
-    is_backward = direction == 1 or node.attributes.get("direction") == "reverse"
-    lengths = None if node.input(4) is None else build.cast(node.operand(4), DType.INT64)
+    weights, biases = _weights(build, node, recurrent, bias, peepholes)
+    gates = build("MatMul", x, build("Transpose", w, perm=(1, 0)))
+    gates = build("Add", gates, functools.reduce(functools.partial(build, "Add"), biases)) if biases else gates
+    lengths = build.cast(lengths, DType.INT64) if lengths else None
 
     def turned(value: Value) -> Value:
         """Sequences of different lengths, backward; if all are of one length, the Scan turns them."""
@@ -279,11 +278,8 @@ def _direction(
             return value
         return build("ReverseSequence", value, lengths, time_axis=0, batch_axis=1)
 
-    first = vector_of(build, [gates.shape[1], node.operand(2).shape[2]])
-    states = [
-        build("Expand", build.scalar(0, gates), first) if given is None else part(build, given, direction)
-        for given in map(node.input, range(5, 7 if node.op_type == "LSTM" else 6))
-    ]
+    zeros = build("Expand", build.scalar(0, gates), vector_of(build, [gates.shape[1], recurrent.shape[1]]))
+    states = [state or zeros for state in ((hidden, memory) if node.op_type == "LSTM" else (hidden,))]
     scanned, count = [turned(gates)], len(states)
     if lengths is not None:
         steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])
@@ -293,9 +289,9 @@ def _direction(
     parts = (TensorType(value.tensor.dtype, value.shape[1:]) for value in scanned)
     kinds = [*(v.type for v in states), *parts, *(v.type for v in weights)]
     own = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
-    old, (x, *is_running), shared = own[:count], own[count : -len(weights)], own[-len(weights) :]
+    old, (share, *is_running), shared = own[:count], own[count : -len(weights)], own[-len(weights) :]
     step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
-    new = step(inner, node, functions, x, old, shared)
+    new = step(inner, node, functions, share, old, shared)
     results = [*new, new[0]]
     if is_running:  # a sequence keeps its states from its end on, and gives zeros
         others = [*old, inner.scalar(0, new[0])]
