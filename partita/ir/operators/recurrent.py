@@ -59,8 +59,6 @@ def scan_as_loop(
     again = loop.add_input(loop.unique_name("again"), TensorType(DType.BOOL, ()))
     carried = [loop.add_input(value.name, value.type) for value in body.inputs[:count]]  # their sizes are named so
     length, *shared = (loop.add_input(loop.unique_name(value.name), value.type) for value in captures)
-    for own, value in zip((length, *shared), captures, strict=True):
-        own.known = value.known
     directions = scan_input_directions or (0,) * num_scan_inputs
     last = inner("Sub", inner("Sub", length, 1), step) if any(directions) else step
     slices = [
