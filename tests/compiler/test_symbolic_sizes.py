@@ -170,11 +170,15 @@ CONTRADICTIONS = {
     "Conv": ("y = Conv (x, w)", {"x": (1, 3, 5), "w": (2, 4, 3)}, "input 'w': axis 1"),
     "the bias of Conv": ("y = Conv (x, w, b)", {"x": (1, 4, 5), "w": (2, 4, 3), "b": (1,)}, "axis 0 of b has size 1"),
     "Gemm": ("y = Gemm (a, b, c)", {"a": (2, 3), "b": (3, 4), "c": (3,)}, "axis 0 of c has size 3"),
-    "keys": ("y = Attention (q, k, v)", {"q": (1, 2, 3, 4), "k": (1, 2, 5, 3), "v": (1, 2, 5, 6)}, "do not broadcast"),
+    "keys": (
+        "y = Attention (q, k, v)",
+        {"q": (1, 2, 3, 4), "k": (1, 2, 5, 3), "v": (1, 2, 5, 6)},
+        r"sizes k3 \(3\) and .* \(4\) have to be equal",
+    ),
     "values": (
         "y = Attention (q, k, v)",
         {"q": (1, 2, 3, 4), "k": (1, 2, 5, 4), "v": (1, 2, 4, 6)},
-        "do not broadcast",
+        r"sizes v2 \(4\) and .* \(5\) have to be equal",
     ),
     "scales": ("y = QuantizeLinear (x, s)", {"x": (2, 3), "s": (2,)}, "axis 0 of s has size 2, but element 2"),
     "rotations": (

@@ -6,7 +6,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from pass_harness import assert_same, graph_of, random_inputs
 
-from partita.errors import ModelError, UnsupportedOperatorError
+from partita.errors import ModelError
 from partita.ir.evaluate import evaluate
 from partita.ir.read_onnx import read_onnx
 from partita.ir.schema import NEWEST_OPSET
@@ -326,12 +326,6 @@ def test_batches_of_scan():
     np.testing.assert_allclose(result["y"], values["s"] + values["x"].sum(1), rtol=1e-5)
     sums = values["s"][:, None] + values["x"].cumsum(1)
     np.testing.assert_allclose(result["z"], sums, rtol=1e-5)
-
-
-def test_sequences_of_different_lengths_are_refused_backward():
-    text = (SCAN % ("1", "n")).replace("(float[2, 2] s,", "(int64[2] n, float[2, 2] s,", 1)
-    with pytest.raises(UnsupportedOperatorError, match="different lengths"):
-        upgraded(text, 8)
 
 
 def test_every_known_operator_of_every_opset_has_a_way_up():

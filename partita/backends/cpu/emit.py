@@ -105,13 +105,14 @@ class _Region:
     def _compared(self, node: Node) -> list[str]:
         """Fails where sizes are not what a kernel takes them for: equal, or as large as what is read of them. Those of
         inputs that were found to have to be equal were compared before the run."""
-        if all(dims.all_static(value.type.shape) for value in node.operands if isinstance(value.type, TensorType)):
+        every = (value for member in members(node) for value in (*member.operands, *member.outputs))
+        if all(dims.all_static(value.type.shape) for value in every if isinstance(value.type, TensorType)):
             return []
         lines = []
         with dims.equations() as equations:
             found = list(dict.fromkeys(reach for member in members(node) for reach in _reaches(member)))
         for first, second in dict.fromkeys(equations):
-            sizes = [self.source.size(first), self.source.size(second)]
+            sizes = [dims.c_text(dim, self.plan.symbol_texts, checked=True) for dim in (first, second)]
             shown = [[] if dims.is_static(dim) else [c_string(str(dim))] for dim in (first, second)]
             told = " and ".join("%s (%lld)" if names else "%lld" for names in shown)
             text = f"%s: sizes {told} have to be equal"
@@ -132,7 +133,7 @@ class _Region:
         return [f"    if ({condition})", f"        return {call};"]
 
     def _observe(self, node: Node) -> list[str]:
-        """Sets the sizes that an observation reads, after its condition holds."""
+        """Sets the sizes that an observation reads, after its condition holds; no size is negative."""
         lines = []
         if node.input(1) is not None:
             message = c_format(f"{node.name}: {node.attributes['message']}")
@@ -140,7 +141,9 @@ class _Region:
             lines.append(f"        return call->services->fail(call, PARTITA_ERROR_SHAPE, {message});")
         for place, name in enumerate(node.attributes["symbols"]):
             slot = self.plan.symbols.index(name)
-            lines.append(f"    call->extents[{slot}] = ({self.source.pointer(node.operand(0))})[{place}];")
+            size = f"call->extents[{slot}]"
+            lines.append(f"    {size} = ({self.source.pointer(node.operand(0))})[{place}];")
+            lines += self._failing(f"{size} < 0", "%s: a size of %lld, which is negative", c_string(node.name), size)
         return lines
 
     def _function(self, calls: list[str]) -> str:

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 from partita.ir import dims
 from partita.ir.builder import Builder
-from partita.ir.contents import axis_of, certain, known, normalized_axes, required_ints
-from partita.ir.dims import Dim
+from partita.ir.contents import certain, known, normalized_axes, required_ints
 from partita.ir.expression import Computation, Expr
-from partita.ir.formula import cast, compute, indices_over, load, size, tensor
+from partita.ir.formula import load, size
 from partita.ir.graph import Node, Value
 from partita.ir.operators.internal import DOMAIN, observe
-from partita.ir.operators.movement import padded, window_of
+from partita.ir.operators.movement import window_of
 from partita.ir.operators.reduction import REDUCTIONS
 from partita.ir.registry import computes, sized_by_data
 from partita.ir.types import DType
@@ -55,15 +54,9 @@ def others(build: Builder, axes: Value, rank: int) -> Value:
     return build.node("TopK", flags(build, axes, rank), [count], outputs=2, largest=0)[1]  # of equals, the first
 
 
-def everywhere(build: Builder, condition: Value) -> Value:
-    return build("ReduceMin", condition, keepdims=0)
-
-
 def viewed(build: Builder, value: Value, sizes: Value) -> Value:
-    """`value` under a shape that is computed; a run fails where it holds another number of elements."""
-    same = build("Equal", build("ReduceProd", sizes, keepdims=0), build("Size", value))
-    shape = observe(build, sizes, same, "the shape does not hold the elements of the operand")
-    return build("Reshape", value, shape, allowzero=1)
+    """`value` under a shape that is computed."""
+    return build("Reshape", value, observe(build, sizes), allowzero=1)
 
 
 # ---------------------------------------------------------------------- shapes
@@ -100,9 +93,7 @@ def expand(build: Builder, node: Node, x: Value, shape: Value) -> Value:
     rank = max(len(x.shape), shape.shape[0])
     vectors = (build("Shape", x), build.cast(shape, INT64))
     mine, other = (build("Concat", [1] * (rank - vector.shape[0]), vector, axis=0) for vector in vectors)
-    sizes = build("Where", build("Equal", mine, 1), other, mine)
-    fits = build("Or", build("Equal", other, sizes), build("Equal", other, 1))
-    return build("Expand", x, observe(build, sizes, everywhere(build, fits), "the shapes do not broadcast"))
+    return build("Expand", x, observe(build, build("Where", build("Equal", other, 1), mine, other)))
 
 
 def by_observed_sizes(*names: str, operands: Sequence[int]) -> None:
@@ -120,7 +111,7 @@ def observed(build: Builder, value: Value | None) -> Value | None:
     return value if value is None or known(value) is not None else observe(build, build.cast(value, INT64))
 
 
-by_observed_sizes("Tile", "OneHot", "CenterCropPad", operands=[1])
+by_observed_sizes("Tile", "OneHot", "CenterCropPad", "Split", operands=[1])
 by_observed_sizes("ConstantOfShape", operands=[0])
 
 
@@ -132,18 +123,13 @@ def range_operator(build: Builder, node: Node, start: Value, limit: Value, delta
         count = build.cast(build("Ceil", steps), INT64)
     else:
         count = _steps(build, build.cast(span, INT64), build.cast(delta, INT64))
-    return build("Range", start, delta, observe(build, build("Max", count, 0)), domain=DOMAIN)
+    places = build("Range", 0, observe(build, build("Max", count, 0)), 1)
+    return build("Add", start, build("Mul", build.cast(places, start.tensor.dtype), delta))
 
 
 def _steps(build: Builder, span: Value, step: Value) -> Value:
     """How many steps fit into a span, rounded up; not above 0 where they lead away from its end."""
     return build("Div", build("Add", span, build("Sub", step, build("Sign", step))), step)
-
-
-@computes("Range", domain=DOMAIN)
-def sized_range(node: Node, start: Value, delta: Value) -> Computation:
-    kind = start.tensor.dtype
-    return compute(required_ints(node, 2), lambda i: load(start) + cast(i, kind) * load(delta))
 
 
 # ---------------------------------------------------------------------- windows of a tensor
@@ -166,32 +152,24 @@ def slice_operator(
 
     start = bound(starts, [0] * rank, 0)
     end = bound(ends, sizes, build("Where", backward, [-1], build.ints([0])))
-    most = build("Max", _steps(build, build("Sub", end, start), step), [0])
-    return build("Slice", x, start, step, observe(build, most), domain=DOMAIN)
+    count = build("Max", _steps(build, build("Sub", end, start), step), [0])
+    return build("Window", x, observe(build, count), start, step, domain=DOMAIN)
 
 
-@computes("Slice", domain=DOMAIN)
-def strided_window(node: Node, x: Value, start: Value, step: Value) -> Computation:
-    """Elements `start + index * step`, for sizes that are known."""
-    starts, steps = ([_number(value, n) for n in range(len(x.shape))] for value in (start, step))
-    return window_of(x, required_ints(node, 3), starts, steps)
+@computes("Window", domain=DOMAIN)
+def window(
+    node: Node, x: Value, _: Value, start: Value, step: Value, fill: Value | None, *, mode: str | None = None
+) -> Computation:
+    """Elements `start + index * step`, for sizes that are known; what lies outside is as the `mode` of a Pad says."""
+    axes = range(len(x.shape))
+    starts, steps = ([_number(value, n) for n in axes] for value in (start, step))
+    return window_of(x, required_ints(node, 1), starts, steps, axes if mode else (), mode or "constant", fill)
 
 
 def _number(value: Value, place: int) -> Expr:
     """An element of a vector of sizes: itself where it is known, what memory holds where it is not."""
     content = certain(value)
     return load(value, place) if content is None else size(content[place])
-
-
-@sized_by_data("Split", operands=[1])
-def split(build: Builder, node: Node, x: Value, parts: Value) -> Sequence[Value]:
-    axis, parts = axis_of(node, len(x.shape)), build.cast(parts, INT64)
-    length = build("Gather", build("Shape", x), build.constant(axis, INT64))
-    # a negative part leaves the others, and so the sum of all that are not, larger than the whole
-    totals = (build("ReduceSum", each, keepdims=0) for each in (parts, build("Abs", parts)))
-    fits = build("And", *(build("Equal", total, length) for total in totals))
-    sizes = observe(build, parts, fits, "the parts are not the whole")
-    return build.node("Split", x, sizes, outputs=len(node.outputs), axis=axis)
 
 
 @sized_by_data("Pad", operands=[1, 3])
@@ -203,14 +181,8 @@ def pad(
     axes = axes or build.ints(range(count))
     before, after = (spread(build, [0] * len(x.shape), axes, half) for half in halves)
     total = build("Add", build("Add", build("Shape", x), before), after)
-    sizes = observe(build, build("Max", total, [0]))
-    return build("Pad", x, before, sizes, fill, domain=DOMAIN, mode=mode)
-
-
-@computes("Pad", domain=DOMAIN)
-def shifted_window(node: Node, x: Value, before: Value, _: Value, fill: Value | None, *, mode: str) -> Computation:
-    axes = range(len(x.shape))
-    return padded(x, required_ints(node, 2), [load(before, n) for n in axes], axes, mode, fill)
+    sizes, ones = observe(build, build("Max", total, [0])), build.ints([1] * len(x.shape))
+    return build("Window", x, sizes, build("Neg", before), ones, fill, domain=DOMAIN, mode=mode)
 
 
 @computes("CenterCropPad")
@@ -219,12 +191,9 @@ def center_crop_pad(node: Node, x: Value, *, axes: Sequence[int] | None = None) 
     chosen = normalized_axes(node, range(len(x.shape)) if axes is None else axes, len(x.shape))
     wanted = dict(zip(chosen, required_ints(node, 1), strict=True))
     shape = [wanted.get(n, dim) for n, dim in enumerate(x.shape)]
-
-    def half(longer: Dim, shorter: Dim) -> Dim:
-        return dims.floor_div(dims.maximum(longer - shorter, 0), 2)
-
-    before = [size(dims.simplified(half(new, dim) - half(dim, new))) for dim, new in zip(x.shape, shape, strict=True)]
-    return padded(x, shape, before, wanted, "constant", None)
+    spare = [dims.simplified(dim - new) for dim, new in zip(x.shape, shape, strict=True)]
+    starts = [size(dims.floor_div(dims.maximum(n, 0), 2) - dims.floor_div(dims.maximum(-n, 0), 2)) for n in spare]
+    return window_of(x, shape, starts, [1] * len(shape), wanted)
 
 
 # ---------------------------------------------------------------------- reductions over axes from data
@@ -232,18 +201,13 @@ def center_crop_pad(node: Node, x: Value, *, axes: Sequence[int] | None = None) 
 
 @sized_by_data(*REDUCTIONS, operands=[1])
 def reduce_operator(build: Builder, node: Node, x: Value, axes: Value, *, keepdims: int = 1) -> Value:
-    """Each axis becomes two, one that is reduced and one that is kept; one of both has size 1."""
-    sizes, is_reduced = build("Shape", x), build.cast(flags(build, axes, len(x.shape)), DType.BOOL)
-    inner, outer = build("Where", is_reduced, sizes, 1), build("Where", is_reduced, build.ints([1]), sizes)
-    result = build("Reduce", x, observe(build, inner), observe(build, outer), domain=DOMAIN, operator=node.op_type)
+    """Each axis becomes two, one that is kept and one that is reduced; one of both has size 1."""
+    rank, sizes = len(x.shape), build("Shape", x)
+    is_reduced = build.cast(flags(build, axes, rank), DType.BOOL)
+    pairs = build("Where", is_reduced, build.ints([1]), sizes), build("Where", is_reduced, sizes, 1)
+    shape = build("Reshape", build("Concat", *(build("Unsqueeze", half, [1]) for half in pairs), axis=1), [2 * rank])
+    result = build(node.op_type, viewed(build, x, shape), range(1, 2 * rank, 2), keepdims=0)
     return result if keepdims else without(build, result, axes)
-
-
-@computes("Reduce", domain=DOMAIN)
-def split_reduction(node: Node, x: Value, *, operator: str) -> Computation:
-    k, i = indices_over(required_ints(node, 1), "k"), indices_over(required_ints(node, 2))
-    place = [outer + inner for outer, inner in zip(i, k, strict=True)]
-    return tensor(i, REDUCTIONS[operator].apply(load(x, *place), k))
 
 
 def around(build: Builder, sizes: Value, place: Value) -> Value:

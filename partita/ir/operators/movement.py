@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from partita.errors import ModelError, ShapeError
 from partita.ir import dims
@@ -114,41 +113,30 @@ def tile(node: Node, x: Value) -> Computation:
     return compute(shape, lambda *i: load(x, *(index % size(dim) for index, dim in zip(i, x.shape, strict=True))))
 
 
-def window_of(x: Value, shape: Sequence[Dim], starts: Sequence[Expr], steps: Sequence[Expr | int]) -> Computation:
-    """Elements `start + index * step` along each axis."""
-    i = indices_over(shape)
-    places = (index * step + start for index, start, step in zip(i, starts, steps, strict=True))
-    return tensor(i, load(x, *places))
-
-
-def slice_bounds(node: Node) -> list[tuple[Any, int, Dim]]:
+def slice_bounds(node: Node) -> list[tuple[Dim, int, Dim]]:
     """(start, step, size) of Slice for every axis."""
-    x = node.operand(0)
-    starts, ends = required_ints(node, 1), required_ints(node, 2)
+    x, starts, ends = node.operand(0), required_ints(node, 1), required_ints(node, 2)
     axes = range(len(starts)) if node.input(3) is None else required_ints(node, 3)
     steps = [1] * len(starts) if node.input(4) is None else required_ints(node, 4)
-    bounds: list[tuple[Any, int, Dim]] = [(0, 1, dim) for dim in x.shape]
+    bounds: list[tuple[Dim, int, Dim]] = [(0, 1, dim) for dim in x.shape]
     places = normalized_axes(node, axes, len(x.shape))
     for axis, start, end, step in zip(places, starts, ends, steps, strict=True):
         if step == 0:
             raise ShapeError(f"{node.describe()}: step 0 on axis {axis}; steps must not be zero")
-        bounds[axis] = _slice_axis(x.shape[axis], start, end, step)
+        first, last = (_bound(place, x.shape[axis], step) for place in (start, end))
+        length = last - first if step > 0 else first - last
+        bounds[axis] = first, step, dims.maximum(dims.ceil_div(length, abs(step)), 0)
     return bounds
 
 
-def _slice_axis(dim: Dim, start: Dim, end: Dim, step: int) -> tuple[Dim, int, Dim]:
-    def position(value: Dim, low: Dim, high: Dim) -> Dim:
-        """A start or end counted from the front and held in [low, high]."""
-        if not dims.is_static(value):
-            return value
-        if value < 0:
-            return low if value <= -(2**31) else dims.maximum(dim + value, low)
-        return high if value >= 2**31 - 1 else dims.minimum(value, high)
-
+def _bound(place: Dim, dim: Dim, step: int) -> Dim:
+    """A start or end, counted from the front and held where steps may lead."""
     low, high = (0, dim) if step > 0 else (-1, dim - 1)
-    first, last = position(start, low, high), position(end, low, high)
-    length = last - first if step > 0 else first - last
-    return first, step, dims.maximum(dims.ceil_div(length, abs(step)), 0)
+    if not dims.is_static(place):
+        return place
+    if place < 0:
+        return low if place <= -(2**31) else dims.maximum(dim + place, low)
+    return high if place >= 2**31 - 1 else dims.minimum(place, high)
 
 
 @computes("Slice")
@@ -179,7 +167,7 @@ def split(node: Node, x: Value, given: Value | None) -> list[Computation]:
     part = dims.ceil_div(x.shape[axis], count)
     sizes = (*[part] * (count - 1), dims.simplified(x.shape[axis] - part * (count - 1)))
     sizes = sizes if given is None else required_ints(node, 1)
-    if len(sizes) != count or (dims.all_static([*sizes, x.shape[axis]]) and sum(sizes) != x.shape[axis]):
+    if len(sizes) != count or not dims.may_equal(dims.simplified(sum(sizes)), x.shape[axis]):
         raise ShapeError(f"{node.describe()}: sizes {sizes} do not split axis {axis} into {count} outputs")
 
     def part_from(start: Dim, extent: Dim) -> Computation:
@@ -255,15 +243,17 @@ def pad(
     before, after = dict(zip(axes, pads, strict=False)), dict(zip(axes, pads[len(axes) :], strict=True))
     shape = [dims.simplified(dim + before.get(n, 0) + after.get(n, 0)) for n, dim in enumerate(x.shape)]
     touched = [n for n in axes if not (dims.is_static(before[n]) and before[n] == after[n] == 0)]
-    return padded(x, shape, [size(before.get(n, 0)) for n in range(rank)], touched, mode, fill)
+    return window_of(x, shape, [size(-before.get(n, 0)) for n in range(rank)], [1] * rank, touched, mode, fill)
 
 
-def padded(
-    x: Value, shape: Sequence[Dim], before: Sequence[Expr], axes: Iterable[int], mode: str, fill: Value | None
-) -> Computation:
-    """Elements `index - before`; what lies outside along `axes` is as `mode` says, `fill` (or 0) where constant."""
+def window_of(
+    x: Value, shape: Sequence[Dim], starts: Sequence[Expr], steps: Sequence[Expr | int],
+    axes: Iterable[int] = (), mode: str = "constant", fill: Value | None = None,
+) -> Computation:  # fmt: skip
+    """Elements `start + index * step`; what lies outside along `axes` is as `mode` says, `fill` (or 0) where
+    constant."""
     i = indices_over(shape)
-    source = [index - first for index, first in zip(i, before, strict=True)]
+    source = [index * step + start for index, start, step in zip(i, starts, steps, strict=True)]
     if mode != "constant":
         held = {n: PLACES[mode](source[n], x.shape[n]) for n in axes}
         return tensor(i, load(x, *(held.get(n, index) for n, index in enumerate(source))))

@@ -11,21 +11,20 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from partita.errors import UnsupportedOperatorError
 from partita.ir import dims
 from partita.ir.builder import Builder
 from partita.ir.contents import normalized_axis
 from partita.ir.dims import Dim
+from partita.ir.expression import call
 from partita.ir.graph import Graph, Node, Value
 from partita.ir.nested import captured, plain
 from partita.ir.operators.control_flow import scanned_axes
+from partita.ir.operators.elementwise import elementwise
 from partita.ir.operators.internal import DOMAIN, vector_of
 from partita.ir.registry import decomposes, infers, upgrades, value_renamed
-from partita.ir.schema import NEWEST_OPSET
 from partita.ir.subgraph import embed
-from partita.ir.types import DType, TensorType, Type, UnknownType
+from partita.ir.types import DType, TensorType, Type
 
 FIRST = -(1 << 62)  # before every element, as the end of a Slice that goes backward
 
@@ -54,14 +53,12 @@ def scan_as_loop(
 ) -> Sequence[Value]:
     scanned, count = scanned_axes(node), len(plain(node)) - num_scan_inputs
     captures = [length_of(build, *scanned[0]), *node.operands[count:]]
-    loop = empty_body(build, body.name)
+    loop = empty_body(build, f"{body.name}.loop")
     inner = Builder(loop, node.name)
     step = loop.add_input(loop.unique_name("step"), TensorType(DType.INT64, ()))
     again = loop.add_input(loop.unique_name("again"), TensorType(DType.BOOL, ()))
     carried = [loop.add_input(value.name, value.type) for value in body.inputs[:count]]  # their sizes are named so
     length, *shared = (loop.add_input(loop.unique_name(value.name), value.type) for value in captures)
-    for own, value in zip((length, *shared), captures, strict=True):
-        own.known = value.known
     directions = scan_input_directions or (0,) * num_scan_inputs
     last = inner("Sub", inner("Sub", length, 1), step) if any(directions) else step
     slices = [
@@ -93,46 +90,35 @@ def _stacked(build: Builder, node: Node, results: Sequence[Value]) -> list[Value
 
 @upgrades("Scan", before=9)
 def over_batches(build: Builder, node: Node, *, num_scan_inputs: int, directions: Sequence[int] = ()) -> None:
-    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. A
-    sequence may be shorter than the others: it keeps its states from its end on, and gives zeros."""
+    """Axis 0 of all operands was a batch: a Scan over it runs the Scan over the sequences, now on axis 0 each. Of a
+    sequence that is shorter than the others only the beginning is scanned; zeros follow what its steps give."""
     lengths, *operands = plain(node)
     count, outside, body = len(operands) - num_scan_inputs, captured(node), node.attributes["body"]
-    if lengths is not None and any(directions):
-        raise UnsupportedOperatorError(f"{node.describe()}: sequences of different lengths, backward; export opset 9")
     if lengths is not None:
-        steps = build("Range", 0, length_of(build, node.operand(1 + count), 1), 1)
-        operands.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
-        body = _masked(body, count, count + num_scan_inputs)
+        lengths = build("Clip", lengths, 0, length_of(build, node.operand(1 + count), 1))
+        operands.append(build("Unsqueeze", lengths, [1]))
     batch = empty_body(build, f"{body.name}.batch")
-    own = [batch.add_input(batch.unique_name(f"x{n}"), UnknownType()) for n in range(len(operands))]
+    inner = Builder(batch, node.name)
+    kinds = [TensorType(x.tensor.dtype, x.shape[1:]) for x in operands if x is not None]
+    own = [batch.add_input(batch.unique_name("x"), kind) for kind in kinds]
     shared = [batch.add_input(batch.unique_name(value.name), value.type) for value in outside]
-    attributes = {"body": body, "num_scan_inputs": len(operands) - count, "captures": len(outside)}
-    if directions:
-        attributes["scan_input_directions"] = tuple(directions)
-    names = batch.unique_names(output.name for output in node.outputs)
-    scan = batch.add_node("Scan", [*own, *shared], attributes, outputs=names, name=node.name, version=9)
-    batch.set_outputs(scan.outputs)
+    states, sequences = own[:count], own[count : count + num_scan_inputs]
+    if lengths is not None:
+        rest = inner("Sub", inner("Shape", sequences[0], end=1), own[-1])
+        sequences = [inner("Slice", x, [0], own[-1], [0]) for x in sequences]
+    attributes = {
+        "body": body, "captures": len(outside), "num_scan_inputs": num_scan_inputs,
+        "scan_input_directions": tuple(directions) or (0,) * num_scan_inputs,
+    }  # fmt: skip
+    inputs = [*states, *sequences, *shared]
+    scan = batch.add_node("Scan", inputs, attributes, outputs=[""] * len(node.outputs), name=node.name)  # body yet old
+    results = list(scan.outputs)
+    if lengths is not None:
+        zeros = (inner("Concat", [0], rest, axis=0), None, inner.ints([0]))
+        results[count:] = [batch.add_node("Pad", [y, *zeros]).output for y in results[count:]]
+    batch.set_outputs(results)
     build.graph.set_inputs(node, [*operands, *outside])
     node.attributes = {"body": batch, "num_scan_inputs": len(operands), "captures": len(outside)}
-
-
-def _masked(body: Graph, count: int, scanned: int) -> Graph:
-    """`body`, of `count` states, for sequences that may end early: after the last input that is `scanned`, another one
-    says whether the sequence still runs."""
-    masked = Graph(body.name, body.prefix, body.opsets)
-    inputs = [masked.add_input(value.name, value.type) for value in body.inputs[:scanned]]
-    is_running = masked.add_input(masked.unique_name("running"), UnknownType())
-    inputs += [masked.add_input(value.name, value.type) for value in body.inputs[scanned:]]
-    values = embed(body, masked, inputs)
-    kind = TensorType(DType.INT64, ())
-    zero = masked.add_parameter(masked.unique_name("zero"), kind, lambda: np.zeros((), np.int64), is_constant=True)
-
-    def node(op_type: str, *operands: Value) -> Value:
-        return masked.add_node(op_type, operands, version=NEWEST_OPSET).output
-
-    others = [*inputs[:count], *(node("CastLike", zero, value) for value in values[count:])]
-    masked.set_outputs(node("Where", is_running, *pair) for pair in zip(values, others, strict=True))
-    return masked
 
 
 # ---------------------------------------------------------------------- recurrent layers
@@ -143,43 +129,36 @@ Values = tuple[Value, ...]
 Functions = list[Callable[[Builder, Value], Value]]
 
 _ACTIVATIONS = {"RNN": ("Tanh",), "GRU": ("Sigmoid", "Tanh"), "LSTM": ("Sigmoid", "Tanh", "Tanh")}
-_DEFAULTS: dict[str, tuple[float, ...]] = {  # of alpha and beta
-    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()), "LeakyRelu": (0.01,), "Elu": (1.0,),
-    "ThresholdedRelu": (1.0,), "HardSigmoid": (0.2, 0.5), "Affine": (1.0, 0.0), "ScaledTanh": (1.0, 1.0),
-}  # fmt: skip
+_NUMBERS: dict[str, tuple[str, ...]] = {  # what each takes; without it, it is as the operator of this name
+    **dict.fromkeys(("Relu", "Tanh", "Sigmoid", "Softsign", "Softplus"), ()),
+    **dict.fromkeys(("LeakyRelu", "Elu", "ThresholdedRelu"), ("alpha",)),
+    **dict.fromkeys(("HardSigmoid", "Affine", "ScaledTanh"), ("alpha", "beta")),
+}
+
+elementwise("Affine", lambda x, alpha, beta: x * alpha + beta, alpha=1.0, beta=0.0)
+elementwise("ScaledTanh", lambda x, alpha, beta: call("tanh", x * beta) * alpha, alpha=1.0, beta=1.0)
 
 
 def activations(node: Node) -> tuple[Functions, Functions]:
     """The functions of each direction. `activation_alpha` and `activation_beta` go to those that take one, in order."""
     defaults = _ACTIVATIONS[node.op_type]
-    alphas, betas = (iter(node.attributes.get(f"activation_{name}", ())) for name in ("alpha", "beta"))
+    given = {key: iter(node.attributes.get(f"activation_{key}", ())) for key in ("alpha", "beta")}
     result: Functions = []
-    for place, given in enumerate(node.attributes.get("activations", defaults * 2)):
-        name = next((name for name in _DEFAULTS if name.lower() == given.lower()), None)
+    for place, activation in enumerate(node.attributes.get("activations", defaults * 2)):
+        name = next((name for name in _NUMBERS if name.lower() == activation.lower()), None)
         if name is None:
-            raise UnsupportedOperatorError(f"{node.describe()}: the activation {given!r} is unknown to ONNX")
-        numbers = [next(source, default) for source, default in zip((alphas, betas), _DEFAULTS[name], strict=False)]
+            raise UnsupportedOperatorError(f"{node.describe()}: the activation {activation!r} is unknown to ONNX")
+        numbers = {key: next(given[key], None) for key in _NUMBERS[name]}
         limit = node.attributes.get("clip") if place % len(defaults) < 2 else None  # of gates, not of an LSTM's memory
         result.append(functools.partial(_activated, name, numbers, limit))
     return result[: len(defaults)], result[len(defaults) :]
 
 
-def _activated(name: str, numbers: Sequence[float], limit: float | None, build: Builder, x: Value) -> Value:
-    x = x if limit is None else build("Clip", x, -limit, limit)
-    if name == "Affine":
-        return build.affine(x, *numbers)
-    if name == "ScaledTanh":
-        return build.affine(build("Tanh", build.affine(x, numbers[1])), numbers[0])
-    attributes: dict[str, Any] = dict(zip(("alpha", "beta"), numbers, strict=False))
-    return build(name, x, **attributes)
+def _activated(name: str, numbers: dict[str, Any], limit: float | None, build: Builder, x: Value) -> Value:
+    return build(name, x if limit is None else build("Clip", x, -limit, limit), **numbers)
 
 
 # ---------------------------------------------------------------------- parts of weights
-
-
-def part(build: Builder, value: Value, direction: int) -> Value:
-    """What is of one direction, of all directions."""
-    return build("Gather", value, build.constant(direction, DType.INT64))
 
 
 def equal_parts(build: Builder, value: Value, count: int) -> Values:
@@ -193,19 +172,17 @@ def cut(build: Builder, value: Value, first: Dim) -> Values:
     return build.node("Split", value, sizes, outputs=2, axis=-1)
 
 
-def _weights(build: Builder, node: Node, direction: int) -> tuple[Values, Values]:
-    """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases of all gates, or none."""
-    hidden, recurrent = node.operand(2).shape[2], part(build, node.operand(2), direction)
+def _weights(
+    build: Builder, node: Node, recurrent: Value, bias: Value | None, peepholes: Value | None
+) -> tuple[Values, Values]:
+    """What the steps of a direction read, `[hidden, gates * hidden]` first; the biases that the input's share has."""
     weights: Values = (build("Transpose", recurrent, perm=(1, 0)),)
-    biases = () if node.input(3) is None else equal_parts(build, part(build, node.operand(3), direction), 2)
-    if node.op_type == "LSTM" and node.input(7) is not None:
-        weights += equal_parts(build, part(build, node.operand(7), direction), 3)
-    if node.op_type == "GRU":
-        gates = 2 * hidden  # elements of update and reset; then the candidate's
-        weights = cut(build, weights[0], gates)
-        if biases and node.attributes.get("linear_before_reset", 0):
-            early, late = cut(build, biases[1], gates)
-            biases, weights = (biases[0], build("Pad", early, vector_of(build, [0, hidden]))), (*weights, late)
+    biases = equal_parts(build, bias, 2) if bias else ()
+    weights += equal_parts(build, peepholes, 3) if peepholes else ()
+    if node.op_type == "GRU" and node.attributes.get("linear_before_reset", 0):
+        return (*weights, *biases[1:]), biases[:1]
+    if node.op_type == "GRU":  # of update and reset; then the candidate's
+        weights = cut(build, weights[0], 2 * recurrent.shape[1])
     return weights, biases
 
 
@@ -234,14 +211,13 @@ def lstm(build: Builder, node: Node, functions: Functions, x: Value, state: Valu
 
 def gru(build: Builder, node: Node, functions: Functions, x: Value, state: Values, weights: Values) -> Values:
     """With `linear_before_reset` the candidate's product is reset, its bias too, and not the state before it."""
-    (old,), (f, g), (first, second, *bias) = state, functions, weights
-    early, late = cut(build, x, first.shape[1])
-    z, r = (f(build, gate) for gate in equal_parts(build, build("Add", build("MatMul", old, first), early), 2))
-    if node.attributes.get("linear_before_reset", 0):
-        linear = build("MatMul", old, second)
-        candidate = build("Mul", r, build("Add", linear, *bias) if bias else linear)
-    else:
-        candidate = build("MatMul", build("Mul", r, old), second)
+    (old,), (f, g), (weight, *rest) = state, functions, weights
+    product, (early, late) = build("MatMul", old, weight), cut(build, x, 2 * old.shape[1])
+    if is_linear := node.attributes.get("linear_before_reset", 0):
+        product = build("Add", product, *rest) if rest else product
+        product, linear = cut(build, product, 2 * old.shape[1])
+    z, r = (f(build, gate) for gate in equal_parts(build, build("Add", product, early), 2))
+    candidate = build("Mul", r, linear) if is_linear else build("MatMul", build("Mul", r, old), *rest)
     fresh = g(build, build("Add", late, candidate))
     return (build("Add", build("Mul", build("Sub", 1, z), fresh), build("Mul", z, old)),)
 
@@ -271,11 +247,11 @@ def layer(build: Builder, node: Node) -> Sequence[Value]:
         return [build("Transpose", y, perm=(2, 0, 1, 3)), *map(turn, states)]
     name, functions, found = node.attributes.get("direction", "forward"), activations(node), []
     for d in range(2 if name == "bidirectional" else 1):
-        weights, biases = _weights(build, node, d)
-        w = build("Transpose", part(build, node.operand(1), d), perm=(1, 0))
-        x = build("MatMul", node.operand(0), w)
-        x = build("Add", x, build("Add", *biases)) if biases else x
-        found.append(_direction(build, node, functions[d], x, weights, d))
+        own: list[Any] = [  # sequences and their lengths are of all directions
+            value if value is None or n in (0, 4) else build("Gather", value, build.constant(d, DType.INT64))
+            for n, value in enumerate(node.inputs)
+        ]
+        found.append(_direction(build, node, functions[d], d == 1 or name == "reverse", *own))
     outputs = []
     for parts, axis in zip(zip(*found, strict=True), (1, 0, 0), strict=False):
         wide = [build("Unsqueeze", p, [axis]) for p in parts]
@@ -284,11 +260,15 @@ def layer(build: Builder, node: Node) -> Sequence[Value]:
 
 
 def _direction(
-    build: Builder, node: Node, functions: Functions, gates: Value, weights: Values, direction: int
-) -> Values:
+    build: Builder, node: Node, functions: Functions, is_backward: bool, x: Value, w: Value, recurrent: Value,
+    bias: Value | None = None, lengths: Value | None = None, hidden: Value | None = None, memory: Value | None = None,
+    peepholes: Value | None = None,
+) -> Values:  # fmt: skip
     """What each step gave, `[steps, batch, hidden]`, and the last state, `[batch, hidden]` each."""
-    is_backward = direction == 1 or node.attributes.get("direction") == "reverse"
-    lengths = None if node.input(4) is None else build.cast(node.operand(4), DType.INT64)
+    weights, biases = _weights(build, node, recurrent, bias, peepholes)
+    gates = build("MatMul", x, build("Transpose", w, perm=(1, 0)))
+    gates = build("Add", gates, functools.reduce(functools.partial(build, "Add"), biases)) if biases else gates
+    lengths = build.cast(lengths, DType.INT64) if lengths else None
 
     def turned(value: Value) -> Value:
         """Sequences of different lengths, backward; if all are of one length, the Scan turns them."""
@@ -296,21 +276,25 @@ def _direction(
             return value
         return build("ReverseSequence", value, lengths, time_axis=0, batch_axis=1)
 
-    first = vector_of(build, [gates.shape[1], node.operand(2).shape[2]])
-    states = [
-        build("Expand", build.scalar(0, gates), first) if given is None else part(build, given, direction)
-        for given in map(node.input, range(5, 7 if node.op_type == "LSTM" else 6))
-    ]
-    body, count, scanned = empty_body(build, "steps"), len(states), [turned(gates)]
-    kinds = [*(v.type for v in states), TensorType(gates.tensor.dtype, gates.shape[1:]), *(v.type for v in weights)]
-    inner = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
-    step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
-    new = step(Builder(body, node.name), node, functions, inner[count], inner[:count], inner[count + 1 :])
-    body.set_outputs([*new, new[0]])
+    zeros = build("Expand", build.scalar(0, gates), vector_of(build, [gates.shape[1], recurrent.shape[1]]))
+    states = [state or zeros for state in ((hidden, memory) if node.op_type == "LSTM" else (hidden,))]
+    scanned, count = [turned(gates)], len(states)
     if lengths is not None:
         steps = build("Unsqueeze", build("Range", 0, length_of(build, gates, 0), 1), [1, 2])
         scanned.append(build("Less", steps, build("Unsqueeze", lengths, [1])))
-        body = _masked(body, count, count + 1)
+    body = empty_body(build, "steps")
+    inner = Builder(body, node.name)
+    parts = (TensorType(value.tensor.dtype, value.shape[1:]) for value in scanned)
+    kinds = [*(v.type for v in states), *parts, *(v.type for v in weights)]
+    own = tuple(body.add_input(body.unique_name("x"), kind) for kind in kinds)
+    old, (share, *is_running), shared = own[:count], own[count : -len(weights)], own[-len(weights) :]
+    step = {"RNN": rnn, "GRU": gru, "LSTM": lstm}[node.op_type]
+    new = step(inner, node, functions, share, old, shared)
+    results = [*new, new[0]]
+    if is_running:  # a sequence keeps its states from its end on, and gives zeros
+        others = [*old, inner.scalar(0, new[0])]
+        results = [inner("Where", *is_running, *pair) for pair in zip(results, others, strict=True)]
+    body.set_outputs(results)
     way = int(is_backward and lengths is None)
     *last, all_steps = build.node(
         "Scan", *states, *scanned, *weights, outputs=count + 1, body=body, captures=len(weights),

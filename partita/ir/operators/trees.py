@@ -24,7 +24,6 @@ from partita.ir.builder import Builder
 from partita.ir.expression import Expr, call, literal
 from partita.ir.formula import cast, load, over, select
 from partita.ir.graph import Node, Value
-from partita.ir.operators.dynamic import everywhere
 from partita.ir.operators.internal import DOMAIN as OWN
 from partita.ir.operators.internal import observe
 from partita.ir.operators.ml import DOMAIN, TRANSFORMS, classified, doubled, features, finished, labels_of
@@ -85,7 +84,7 @@ class Forest:
         leaves, used = self.nodes[self.nodes[:, 0] == LEAF], 1 + int(branches[:, 2].max(initial=-1))
         if not dims.is_static(x.shape[1]):
             width = build("Shape", x, start=1)
-            fits = everywhere(build, build("GreaterOrEqual", width, [used]))
+            fits = build("GreaterOrEqual", width, [used])
             width = observe(build, width, fits, f"trees look at {used} features, but there are fewer")
             x = build("Reshape", x, build("Concat", build("Shape", x, end=1), width, axis=0), allowzero=1)
         elif x.shape[1] < used:

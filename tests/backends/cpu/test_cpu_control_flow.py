@@ -353,16 +353,18 @@ OLD_SCAN = """g (LENGTHS float[3, 2] s, float[3, 5, 2] x) => (float[3, 2] last, 
     last, all = Scan <num_scan_inputs = 1, ATTRIBUTES body = b (float[2] state, float[2] v)
             => (float[2] next, float[2] out) {
         next = Add (state, v)
-        out = Identity (next)
+        wide = Unsqueeze <axes = [0]> (next)
+        out = Squeeze <axes = [0]> (wide)
     }> (NAME, s, x)
 }"""
 
 
-def test_a_scan_over_batches():
-    """Of opset 8, with sequences of different lengths."""
+@pytest.mark.parametrize("lengths", [[5, 0, 3], [9, -1, 3]], ids=["lengths", "impossible lengths"])
+def test_a_scan_over_batches(lengths):
+    """Of opset 8, with sequences of different lengths, which are held in what there is."""
     states, x = ROWS[:3], np.stack([ROWS, -ROWS, ROWS * 2])
     sums = states[:, None] + x.cumsum(1)
-    lengths = np.asarray([5, 0, 3])
+    lengths = np.asarray(lengths)
     text = OLD_HEADER + OLD_SCAN.replace("ATTRIBUTES", "")
     plain = onnx.parser.parse_model(text.replace("LENGTHS", "").replace("NAME", ""))
     found = partita.compile(plain, build=QUICK).run({"s": states, "x": x})
@@ -372,6 +374,18 @@ def test_a_scan_over_batches():
     found = partita.compile(short, build=QUICK).run({"s": states, "x": x, "n": lengths})
     np.testing.assert_array_equal(found["last"], [sums[0, 4], states[1], sums[2, 2]])
     np.testing.assert_array_equal(found["all"], np.where(np.arange(5)[:, None] < lengths[:, None, None], sums, 0))
+
+
+def test_a_scan_over_batches_backward():
+    """A sequence begins at its own end."""
+    text = OLD_SCAN.replace("ATTRIBUTES", "directions = [1],").replace("LENGTHS", "int64[3] n,").replace("NAME", "n")
+    states, x, lengths = ROWS[:3], np.stack([ROWS, -ROWS, ROWS * 2]), np.asarray([5, 0, 3])
+    module = partita.compile(onnx.parser.parse_model(OLD_HEADER + text), build=QUICK)
+    found = module.run({"s": states, "x": x, "n": lengths})
+    for n, length in enumerate(lengths):
+        sums = states[n] + np.cumsum(x[n, :length][::-1], axis=0)
+        np.testing.assert_array_equal(found["all"][n], [*sums, *np.zeros((5 - length, 2))])
+        np.testing.assert_array_equal(found["last"][n], [states[n], *sums][-1])
 
 
 def test_captured_weights_decide_shapes_when_compiling():

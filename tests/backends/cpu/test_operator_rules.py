@@ -180,6 +180,22 @@ def test_more_than_there_is_fails_when_it_runs():
         results("y, i = TopK(x, k)", {"x": floats(1, 2), "k": np.array([3])}, {}, "yi")
 
 
+@pytest.mark.parametrize(
+    ("text", "sizes", "problem"),
+    [
+        ("y = Expand(x, s)", [2, 2], r"sizes 3 and .* \(2\) have to be equal"),
+        ("y = Reshape(x, s)", [2, 2], r"sizes 3 and .* \(4\) have to be equal"),
+        ("y, z = Split(x, s)", [1, 1], r"sizes .* \(2\) and 3 have to be equal"),
+        ("y, z = Split(x, s)", [-1, 4], "a size of -1, which is negative"),
+        ("y = Expand(x, s)", [-2, 3], "a size of -2, which is negative"),
+        ("y = Reshape(x, s)", [2**62, 4], "have to be equal"),
+    ],
+)
+def test_sizes_from_data_that_do_not_fit_fail_when_it_runs(text, sizes, problem):
+    with pytest.raises(InputError, match=problem):
+        results(text, {"x": floats(1, 2, 3), "s": np.array(sizes)})
+
+
 def test_a_place_outside_of_the_image_fails_when_it_runs():
     with pytest.raises(ExecutionError, match="an index lies outside its tensor"):
         results("y = MaxUnpool <kernel_shape = [2]> (x, i)", {"x": floats([[[1.0]]])[0], "i": np.array([[[2]]])})
