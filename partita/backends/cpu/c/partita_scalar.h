@@ -26,36 +26,35 @@
 /* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
  * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more
  * leave the sign alone. */
-#define PARTITA_IS_NEGATIVE(number) ((number) < 0)
-#define PARTITA_NEVER(number) 0 /* of unsigned numbers, whose comparison with 0 compilers warn of */
+#define PARTITA_IS_NEGATIVE(number) ((number) < 1 && (number) != 0) /* compilers warn of unsigned numbers < 0 */
 
-#define PARTITA_INTEGER(name, type, bits, is_negative)                                                            \
+#define PARTITA_INTEGER(name, type)                                                                               \
     static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
     static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
-    static inline type partita_abs_##name(type a) { return is_negative(a) ? (type)(0 - (uint64_t)a) : a; }        \
-    static inline type partita_sign_##name(type a) { return (type)((a > 0) - is_negative(a)); }                   \
+    static inline type partita_abs_##name(type a) { return PARTITA_IS_NEGATIVE(a) ? (type)(0 - (uint64_t)a) : a; }\
+    static inline type partita_sign_##name(type a) { return (type)((a > 0) - PARTITA_IS_NEGATIVE(a)); }           \
     static inline type partita_div_##name(type a, type b) {                                                       \
-        return b == 0 ? 0 : is_negative(b) && b == (type)-1 ? (type)(0 - (uint64_t)a) : (type)(a / b);            \
+        return b == 0 ? 0 : PARTITA_IS_NEGATIVE(b) && b == (type)-1 ? (type)(0 - (uint64_t)a) : (type)(a / b);    \
     }                                                                                                             \
     static inline type partita_fmod_##name(type a, type b) {                                                      \
-        return b == 0 || (is_negative(b) && b == (type)-1) ? 0 : (type)(a % b);                                   \
+        return b == 0 || (PARTITA_IS_NEGATIVE(b) && b == (type)-1) ? 0 : (type)(a % b);                           \
     }                                                                                                             \
     static inline type partita_mod_##name(type a, type b) {                                                       \
         type rest = partita_fmod_##name(a, b);                                                                    \
-        return rest != 0 && is_negative(rest) != is_negative(b) ? (type)(rest + b) : rest;                        \
+        return rest != 0 && PARTITA_IS_NEGATIVE(rest) != PARTITA_IS_NEGATIVE(b) ? (type)(rest + b) : rest;        \
     }                                                                                                             \
     static inline type partita_floordiv_##name(type a, type b) {                                                  \
-        type is_above = partita_fmod_##name(a, b) != 0 && is_negative(a) != is_negative(b);                       \
+        type is_above = partita_fmod_##name(a, b) != 0 && PARTITA_IS_NEGATIVE(a) != PARTITA_IS_NEGATIVE(b);       \
         return (type)(partita_div_##name(a, b) - is_above);                                                       \
     }                                                                                                             \
     static inline type partita_shift_left_##name(type a, type b) {                                                \
-        return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
+        return (uint64_t)b >= 8 * sizeof(type) ? 0 : (type)((uint64_t)a << b);                                    \
     }                                                                                                             \
     static inline type partita_shift_right_##name(type a, type b) {                                               \
-        return (uint64_t)b >= bits ? (type)(is_negative(a) ? -1 : 0) : (type)(a >> b);                            \
+        return (uint64_t)b >= 8 * sizeof(type) ? (type)(PARTITA_IS_NEGATIVE(a) ? -1 : 0) : (type)(a >> b);        \
     }                                                                                                             \
     static inline type partita_ipow_##name(type base, type exponent) {                                            \
-        type result = !is_negative(exponent) || base == 1;                                                        \
+        type result = !PARTITA_IS_NEGATIVE(exponent) || base == 1;                                                \
         for (; exponent > 0; exponent = (type)(exponent >> 1)) {                                                  \
             if (exponent & 1)                                                                                     \
                 result = (type)(result * base);                                                                   \
@@ -64,15 +63,15 @@
         return result;                                                                                            \
     }
 
-PARTITA_INTEGER(int8, int8_t, 8, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int16, int16_t, 16, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int32, int32_t, 32, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int64, int64_t, 64, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(uint8, uint8_t, 8, PARTITA_NEVER)
-PARTITA_INTEGER(uint16, uint16_t, 16, PARTITA_NEVER)
-PARTITA_INTEGER(uint32, uint32_t, 32, PARTITA_NEVER)
-PARTITA_INTEGER(uint64, uint64_t, 64, PARTITA_NEVER)
-PARTITA_INTEGER(bool, uint8_t, 1, PARTITA_NEVER)
+PARTITA_INTEGER(int8, int8_t)
+PARTITA_INTEGER(int16, int16_t)
+PARTITA_INTEGER(int32, int32_t)
+PARTITA_INTEGER(int64, int64_t)
+PARTITA_INTEGER(uint8, uint8_t)
+PARTITA_INTEGER(uint16, uint16_t)
+PARTITA_INTEGER(uint32, uint32_t)
+PARTITA_INTEGER(uint64, uint64_t)
+PARTITA_INTEGER(bool, uint8_t)
 
 /* Sub-byte integers live in a byte; results keep their low bits. */
 static inline int8_t partita_int4_wrap(int64_t a) { return (int8_t)((int8_t)((uint64_t)a << 4) >> 4); }
