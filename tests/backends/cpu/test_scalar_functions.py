@@ -25,6 +25,9 @@ OVER(exp_below)
 OVER(tanh)
 OVER(erf)
 OVER(normal_cdf)
+OVER(power_of_two_down)
+OVER(power_of_two_up)
+OVER(power_of_two_nearest)
 """
 
 
@@ -100,3 +103,17 @@ def test_limits(library):
 @pytest.mark.parametrize("name", ["exp", "exp_below", "tanh", "erf", "normal_cdf"])
 def test_nan_stays_nan(library, name):
     assert np.isnan(apply(library, name, np.array([np.nan], np.float32))).all()
+
+
+@pytest.mark.parametrize(("mode", "share"), [("down", 1.0), ("up", 0.0), ("nearest", 0.5)])
+def test_powers_of_two(library, mode, share):
+    """A number goes up where it is this share of the way to the next power, or more; the least power is 2^-127."""
+    x = np.abs(every_scale())
+    x = np.concatenate([x[x > 0], np.ldexp(np.float32([1, 1.25, 1.5, 1.75]), np.arange(-149, 128)[:, None]).ravel()])
+    lower = np.exp2(np.maximum(np.floor(np.log2(x.astype(np.float64))), -127))
+    goes_up = (x > lower) & (x >= lower * (1 + share))
+    with np.errstate(over="ignore"):
+        wanted = np.where(goes_up, 2 * lower, lower).astype(np.float32)
+    np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", x), wanted)
+    others = np.array([np.inf, 0, -3, np.nan], np.float32)
+    np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", others), others)
