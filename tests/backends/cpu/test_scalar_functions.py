@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import partita.backends.cpu
+import partita.runtime
+from partita.backends.cpu.emit import HEADER_NAMES
 from partita.runtime import find_compiler
 
 FOLDER = Path(partita.backends.cpu.__file__).parent / "c"
+RUNTIME = Path(partita.runtime.__file__).parent / "c"
 LIMIT = 2.0  # units in the last place
 SOURCE = """
 #include "partita_scalar.h"
@@ -117,3 +120,11 @@ def test_powers_of_two(library, mode, share):
     np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", x), wanted)
     others = np.array([np.inf, 0, -3, np.nan], np.float32)
     np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", others), others)
+
+
+def test_headers_go_together(tmp_path):
+    """A region's file includes any of them."""
+    text = "#define PARTITA_BLOCK 4\n" + "".join(f'#include "{name}.h"\n' for name in HEADER_NAMES)
+    (tmp_path / "all.c").write_text(text)
+    flags = ["-fsyntax-only", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}", f"-I{RUNTIME}"]
+    subprocess.run([*find_compiler(), *flags, "all.c"], cwd=tmp_path, check=True)
