@@ -76,7 +76,7 @@ class BlockedKernel:
         scope.write(f"const float *plane_of_x = {writer.pointer(x)} + {name} * {height * width * lanes};")
         scope.write(f"float *padded = (float *)shared + {name} * {rows * columns * lanes};")
         sizes = f"{height}, {width}, {lanes}, {top}, {left}, {rows}, {columns}"
-        scope.write(f"partita_pad(plane_of_x, 1, {sizes}, padded);")
+        scope.write(f"partita_pad(plane_of_x, {sizes}, padded);")
         writer.close_steps()
         return "(const float *)shared"
 

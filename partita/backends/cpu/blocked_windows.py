@@ -64,15 +64,13 @@ class WindowKernel(BlockedKernel, ABC):
         """Combines the windows of `count` pixels from `start`, and stores the results."""
         height, width = self.kernel.operand(0).shape[2:4]
         (down, across), stride = self.view.dilations, self.view.strides[1]
-        function, weights = self.combination(self.places[1])
         scope.write("{")
         tile = scope.inner()
         tile.write(f"partita_lanes found[{count}];")
         left = f"{start} * {stride} - {self.view.begin[1]}"
         window = f"{self.rows}, {self.columns}, {down}, {across}, {stride}"
-        tile.write(
-            f"{function}({count}, {int(inside)}, {weights}image, {height}, {width}, top, {left}, {window}, found);"
-        )
+        combination, image = self.combination(self.places[1]), f"image, {height}, {width}, top, {left}"
+        tile.write(f"partita_windows({combination}, {count}, {int(inside)}, {image}, {window}, found);")
         tile.write("#pragma GCC unroll 16")
         tile.write(f"for (int64_t p = 0; p < {count}; ++p) {{")
         pixel = tile.inner()
@@ -83,24 +81,24 @@ class WindowKernel(BlockedKernel, ABC):
         scope.write("}")
 
     @abstractmethod
-    def combination(self, block: str) -> tuple[str, str]:
-        """The function of partita_blocked.h that combines windows, and its own argument."""
+    def combination(self, block: str) -> str:
+        """What partita_windows is told first: is_max, is_weighted and the weights."""
 
 
 class DepthwiseKernel(WindowKernel):
     """BlockedDepthwiseConv."""
 
-    def combination(self, block: str) -> tuple[str, str]:
+    def combination(self, block: str) -> str:
         w = self.kernel.operand(1)
         size = int(w.shape[1] * w.shape[2]) * self.block
-        return "partita_windows_dot", f"(const partita_lanes *)({self.writer.pointer(w)} + {block} * {size}), "
+        return f"0, 1, (const partita_lanes *)({self.writer.pointer(w)} + {block} * {size})"
 
 
 class PoolKernel(WindowKernel):
     """MaxPool and AveragePool."""
 
-    def combination(self, block: str) -> tuple[str, str]:
-        return f"partita_windows_{'max' if self.kernel.op_type == 'MaxPool' else 'sum'}", ""
+    def combination(self, block: str) -> str:
+        return f"{int(self.kernel.op_type == 'MaxPool')}, 0, NULL"
 
     def own_result(self) -> Computation:
         i, total = indices_over(self.kernel.output.shape), Load(self.sum, (), DType.FLOAT32)

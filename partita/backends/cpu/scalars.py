@@ -86,7 +86,7 @@ def stored(text: str, dtype: DType) -> str:
 def rounded(text: str, dtype: DType) -> str:
     """A result held to what its type can represent."""
     if is_narrow_float(dtype):
-        return f"partita_{short_name(dtype)}_round({text})"
+        return conversion(text, dtype, dtype, saturate=True)
     if dtype.is_integer and dtype.bits < 32:
         return f"partita_{short_name(dtype)}_wrap({text})" if dtype.bits < 8 else f"({C_TYPES[dtype]})({text})"
     return text
@@ -131,7 +131,7 @@ def conversion(text: str, source: DType, target: DType, saturate: bool) -> str:
         return f"({text} != 0)"
     if target.is_float:
         if is_narrow_float(target):
-            suffix = "" if saturate or "FLOAT8" not in target.name else "_unsaturated"
+            suffix = "_saturated" if saturate and "FLOAT8" in target.name else ""
             return f"partita_{short_name(target)}_round{suffix}((float)({text}))"
         return f"({C_TYPES[target]})({text})"
     if source.is_float:

@@ -12,7 +12,7 @@ from partita.ir.routine import Routine
 from partita.ir.types import DType, TensorType
 
 FORMATS = ("RGB", "BGR", "Grayscale")
-GRAY = (19595, 38470, 7471)  # the shares of 65536 that red, green and blue have in gray: 0.299, 0.587, 0.114
+GRAY = (19595, 38470, 7471, 0)  # the shares of 65536 that red, green and blue have in gray: 0.299, 0.587, 0.114
 
 
 @becomes("ImageDecoder")
@@ -23,13 +23,13 @@ def image_decoder(build: Builder, node: Node, encoded: Value, *, pixel_format: s
         raise ShapeError(f"{node.describe()}: an encoded image is a vector of bytes, not {encoded.type}")
     sizes = observe(build, build("ImageSizes", encoded, domain=DOMAIN, name=node.name))
     pixels = build("ImagePixels", encoded, sizes, domain=DOMAIN, name=node.name)
-    if pixel_format == "BGR":
-        return build("Gather", pixels, [2, 1, 0], axis=2)
     if pixel_format == "Grayscale":
         parts = build("Mul", build.cast(pixels, DType.UINT32), build.constant(GRAY, DType.UINT32))
         sums = build("Add", build("ReduceSum", parts, [2]), 1 << 15)
         return build.cast(build("BitShift", sums, 16, direction="RIGHT"), DType.UINT8)
-    return pixels
+    if pixel_format == "BGR":
+        return build("Gather", pixels, [2, 1, 0], axis=2)
+    return build("Slice", pixels, [0], [3], [2])
 
 
 @calls("ImageSizes", domain=DOMAIN)
@@ -40,5 +40,5 @@ def image_sizes(node: Node, encoded: Value, *, name: str) -> Routine:
 @calls("ImagePixels", domain=DOMAIN)
 def image_pixels(node: Node, encoded: Value, *, name: str) -> Routine:
     sizes = required_ints(node, 1)
-    result = TensorType(DType.UINT8, (*sizes, 3))
+    result = TensorType(DType.UINT8, (*sizes, 4))  # what is last may be anything
     return Routine("images", "image_pixels", 1, (encoded, *encoded.shape, name, *sizes), (result,))

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 import partita.backends.cpu
+import partita.runtime
+from partita.backends.cpu.emit import HEADER_NAMES
 from partita.runtime import find_compiler
 
 FOLDER = Path(partita.backends.cpu.__file__).parent / "c"
+RUNTIME = Path(partita.runtime.__file__).parent / "c"
 LIMIT = 2.0  # units in the last place
 SOURCE = """
 #include "partita_scalar.h"
@@ -25,6 +28,9 @@ OVER(exp_below)
 OVER(tanh)
 OVER(erf)
 OVER(normal_cdf)
+OVER(power_of_two_down)
+OVER(power_of_two_up)
+OVER(power_of_two_nearest)
 """
 
 
@@ -100,3 +106,25 @@ def test_limits(library):
 @pytest.mark.parametrize("name", ["exp", "exp_below", "tanh", "erf", "normal_cdf"])
 def test_nan_stays_nan(library, name):
     assert np.isnan(apply(library, name, np.array([np.nan], np.float32))).all()
+
+
+@pytest.mark.parametrize(("mode", "share"), [("down", 1.0), ("up", 0.0), ("nearest", 0.5)])
+def test_powers_of_two(library, mode, share):
+    """A number goes up where it is this share of the way to the next power, or more; the least power is 2^-127."""
+    x = np.abs(every_scale())
+    x = np.concatenate([x[x > 0], np.ldexp(np.float32([1, 1.25, 1.5, 1.75]), np.arange(-149, 128)[:, None]).ravel()])
+    lower = np.exp2(np.maximum(np.floor(np.log2(x.astype(np.float64))), -127))
+    goes_up = (x > lower) & (x >= lower * (1 + share))
+    with np.errstate(over="ignore"):
+        wanted = np.where(goes_up, 2 * lower, lower).astype(np.float32)
+    np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", x), wanted)
+    others = np.array([np.inf, 0, -3, np.nan], np.float32)
+    np.testing.assert_array_equal(apply(library, f"power_of_two_{mode}", others), others)
+
+
+def test_headers_go_together(tmp_path):
+    """A region's file includes any of them."""
+    text = "#define PARTITA_BLOCK 4\n" + "".join(f'#include "{name}.h"\n' for name in HEADER_NAMES)
+    (tmp_path / "all.c").write_text(text)
+    flags = ["-fsyntax-only", "-std=gnu11", "-Wall", "-Wextra", "-Werror", f"-I{FOLDER}", f"-I{RUNTIME}"]
+    subprocess.run([*find_compiler(), *flags, "all.c"], cwd=tmp_path, check=True)

@@ -92,60 +92,53 @@ static inline __attribute__((always_inline)) void partita_tile(
 
 /* What lies in the windows of `pixels` neighbours of a line, combined for each: the largest (NaN if there is one), the sum,
  * or the sum of products with `weights` [rows][columns]. The image is [height][width]; places outside it do not count.
- * `left` is the column where the first window begins. Constants after inlining: `pixels`; whether all columns of the
- * windows lie `inside` the image; the window's size, its dilations `down` and `across`, and the windows' `stride`. */
-#define PARTITA_WINDOWS(name, parameter, initial, factor, combine)                                                 \
-    static inline __attribute__((always_inline)) void partita_windows_##name(                                      \
-        const int pixels, const int inside, parameter const partita_lanes *image, const int64_t height,            \
-        const int64_t width, const int64_t top, const int64_t left, const int rows, const int columns,             \
-        const int down, const int across, const int stride, partita_lanes *out) {                                  \
-        partita_lanes totals[PARTITA_SUMS];                                                                        \
-        PARTITA_UNROLLED for (int p = 0; p < pixels; ++p)                                                          \
-            totals[p] = (partita_lanes){0} + (initial);                                                            \
-        for (int row = 0; row < rows; ++row) {                                                                     \
-            const int64_t y = top + row * down;                                                                    \
-            if (y < 0 || y >= height)                                                                              \
-                continue;                                                                                          \
-            const partita_lanes *line = image + y * width + left;                                                  \
-            PARTITA_UNROLLED for (int column = 0; column < columns; ++column) {                                    \
-                factor;                                                                                            \
-                PARTITA_UNROLLED for (int p = 0; p < pixels; ++p) {                                                \
-                    const int64_t x = p * stride + column * across;                                                \
-                    if (inside || (left + x >= 0 && left + x < width)) {                                           \
-                        const partita_lanes value = line[x], total = totals[p];                                    \
-                        totals[p] = combine;                                                                       \
-                    }                                                                                              \
-                }                                                                                                  \
-            }                                                                                                      \
-        }                                                                                                          \
-        PARTITA_UNROLLED for (int p = 0; p < pixels; ++p)                                                          \
-            out[p] = totals[p];                                                                                    \
+ * `left` is the column where the first window begins. Constants after inlining: `is_max`; `is_weighted`; `pixels`; whether
+ * all columns of the windows lie `inside` the image; the window's size, its dilations `down` and `across`, and the
+ * windows' `stride`. */
+static inline __attribute__((always_inline)) void partita_windows(
+    const int is_max, const int is_weighted, const partita_lanes *weights, const int pixels, const int inside,
+    const partita_lanes *image, const int64_t height, const int64_t width, const int64_t top, const int64_t left,
+    const int rows, const int columns, const int down, const int across, const int stride, partita_lanes *out) {
+    partita_lanes totals[PARTITA_SUMS];
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; ++p)
+        totals[p] = (partita_lanes){0} + (is_max ? -__builtin_inff() : 0.0f);
+    for (int row = 0; row < rows; ++row) {
+        const int64_t y = top + row * down;
+        if (y < 0 || y >= height)
+            continue;
+        const partita_lanes *line = image + y * width + left;
+#pragma GCC unroll 16
+        for (int column = 0; column < columns; ++column) {
+            const partita_lanes weight = is_weighted ? weights[row * columns + column] : (partita_lanes){0} + 1.0f;
+#pragma GCC unroll 16
+            for (int p = 0; p < pixels; ++p) {
+                const int64_t x = p * stride + column * across;
+                if (inside || (left + x >= 0 && left + x < width))
+                    totals[p] = is_max ? partita_larger(line[x], totals[p]) : totals[p] + line[x] * weight;
+            }
+        }
     }
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; ++p)
+        out[p] = totals[p];
+}
 
-#define PARTITA_UNROLLED _Pragma("GCC unroll 16")
-#define PARTITA_WEIGHTS const partita_lanes *weights,
-#define PARTITA_WEIGHT const partita_lanes weight = weights[row * columns + column]
-PARTITA_WINDOWS(max, , -__builtin_inff(), (void)0, partita_larger(value, total))
-PARTITA_WINDOWS(sum, , 0.0f, (void)0, total + value)
-PARTITA_WINDOWS(dot, PARTITA_WEIGHTS, 0.0f, PARTITA_WEIGHT, total + value * weight)
-
-/* Copies planes [count][height][width][lanes] into the middle of zeroed ones [count][rows][columns][lanes]; what does not
- * fit at the end is left out. */
-static inline void partita_pad(const float *x, int64_t count, int64_t height, int64_t width, int64_t lanes, int64_t top,
-                               int64_t left, int64_t rows, int64_t columns, float *padded) {
+/* Copies a plane [height][width][lanes] into the middle of a zeroed one [rows][columns][lanes]; what does not fit at the
+ * end is left out. */
+static inline void partita_pad(const float *x, int64_t height, int64_t width, int64_t lanes, int64_t top, int64_t left,
+                               int64_t rows, int64_t columns, float *padded) {
     const int64_t copied = (width < columns - left ? width : columns - left) * lanes;
     const int64_t right = (columns - left) * lanes - copied;
-    for (int64_t plane = 0; plane < count; ++plane) {
-        for (int64_t row = 0; row < rows; ++row, padded += columns * lanes) {
-            const int64_t source = row - top;
-            if (source < 0 || source >= height) {
-                memset(padded, 0, (size_t)(columns * lanes) * sizeof(float));
-                continue;
-            }
-            memset(padded, 0, (size_t)(left * lanes) * sizeof(float));
-            memcpy(padded + left * lanes, x + (plane * height + source) * width * lanes, (size_t)copied * sizeof(float));
-            memset(padded + left * lanes + copied, 0, (size_t)right * sizeof(float));
+    for (int64_t row = 0; row < rows; ++row, padded += columns * lanes) {
+        const int64_t source = row - top;
+        if (source < 0 || source >= height) {
+            memset(padded, 0, (size_t)(columns * lanes) * sizeof(float));
+            continue;
         }
+        memset(padded, 0, (size_t)(left * lanes) * sizeof(float));
+        memcpy(padded + left * lanes, x + source * width * lanes, (size_t)copied * sizeof(float));
+        memset(padded + left * lanes + copied, 0, (size_t)right * sizeof(float));
     }
 }
 

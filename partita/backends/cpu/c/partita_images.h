@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "partita_kernel.h"
@@ -17,7 +16,7 @@ typedef struct partita_image {
     const uint8_t *data;
     int64_t bytes, at;     /* `at`: how far it is read */
     int64_t height, width; /* what it has; must have, where pixels are wanted */
-    uint8_t *rgb;          /* [height, width, 3]; NULL: only the sizes are wanted */
+    uint8_t *rgba;         /* [height, width, 4], where the last may be anything; NULL: only the sizes are wanted */
     char problem[200];     /* the first one; "" as long as all is well */
 } partita_image;
 
@@ -31,10 +30,10 @@ static inline bool partita_image_fail(partita_image *image, const char *problem)
 static inline bool partita_image_sized(partita_image *image, int64_t height, int64_t width) {
     if (height <= 0 || width <= 0 || height > PARTITA_PIXELS / width)
         return partita_image_fail(image, "it says that it has no pixels, or more than 2^28");
-    if (image->rgb && (height != image->height || width != image->width))
+    if (image->rgba && (height != image->height || width != image->width))
         return partita_image_fail(image, "its sizes changed while it was read");
     image->height = height, image->width = width;
-    return image->rgb != NULL && !image->problem[0];
+    return image->rgba != NULL && !image->problem[0];
 }
 
 static inline bool partita_image_has(partita_image *image, int64_t at, int64_t bytes) {
@@ -76,7 +75,7 @@ static inline void partita_image_bmp(partita_image *image) {
         }
         for (int color = 0; color < 3; ++color) {
             const uint32_t least = masks[color] ? masks[color] & -masks[color] : 1, most = masks[color] / least;
-            image->rgb[3 * pixel + color] = (uint8_t)((uint64_t)((value & masks[color]) / least) * 255 / (most ? most : 1));
+            image->rgba[4 * pixel + color] = (uint8_t)((uint64_t)((value & masks[color]) / least) * 255 / (most ? most : 1));
         }
     }
 }
@@ -97,7 +96,7 @@ static inline int64_t partita_image_text(partita_image *image, int digits) {
 
 /* P1 to P6: bits, gray, colors; as text, then as bytes. */
 static inline void partita_image_pnm(partita_image *image) {
-    const int kind = image->data[1] - '1', colors = kind % 3 == 2 ? 3 : 1, copies = 3 / colors;
+    const int kind = image->data[1] - '1', colors = kind % 3 == 2 ? 3 : 1;
     const bool is_bits = kind % 3 == 0, is_text = kind < 3;
     image->at = 2;
     const int64_t width = partita_image_text(image, 9), height = partita_image_text(image, 9), row = width * colors;
@@ -107,39 +106,38 @@ static inline void partita_image_pnm(partita_image *image) {
         partita_image_fail(image, "it is none of P1 to P6 with values up to 65535");
     if (!partita_image_has(image, start, is_text ? 0 : row_bytes * height) || !partita_image_sized(image, height, width))
         return;
-    for (int64_t n = 0; n < height * row && !image->problem[0]; ++n) {
-        const uint8_t *sample = image->data + start + n / row * row_bytes + n % row * bytes / (is_bits ? 8 : 1);
-        int64_t value = is_text ? partita_image_text(image, is_bits ? 1 : 5) : bytes == 2 ? *sample << 8 | sample[1] : *sample;
-        if (is_bits)
-            value = !(is_text ? value : value >> (7 - n % row % 8) & 1);
-        if (value > most)
-            partita_image_fail(image, "a value is larger than the largest");
-        memset(image->rgb + n * copies, (int)((value * 255 + most / 2) / most), (size_t)copies);
+    for (int64_t pixel = 0; pixel < height * width; ++pixel) {
+        for (int color = 0; color < colors && !image->problem[0]; ++color) {
+            const int64_t place = pixel % width * colors + color;
+            const uint8_t *sample = image->data + start + pixel / width * row_bytes + place * bytes / (is_bits ? 8 : 1);
+            int64_t value = is_text ? partita_image_text(image, is_bits ? 1 : 5) : *sample;
+            if (is_bits)
+                value = !(is_text ? value : value >> (7 - place % 8) & 1);
+            else if (bytes == 2 && !is_text)
+                value = value << 8 | sample[1];
+            if (value > most)
+                partita_image_fail(image, "a value is larger than the largest");
+            memset(image->rgba + 4 * pixel + color, (int)((value * 255 + most / 2) / most), (size_t)(4 - color));
+        }
     }
 }
 
 /* ------------------------------------------------------------------ libraries */
 
-/* Goes on so many bytes behind a place, or at the nearest end; gives where. */
-static inline int64_t partita_image_seek(partita_image *image, int64_t place, int64_t bytes) {
-    return image->at = bytes < -place ? 0 : bytes > image->bytes - place ? image->bytes : place + bytes;
+/* Moves on by some bytes from a place as fseek names it, or to the nearest end; gives where. */
+static inline uint64_t partita_image_seek(void *user, uint64_t by, int from) {
+    partita_image *image = user;
+    const int64_t place = from == SEEK_SET ? 0 : from == SEEK_CUR ? image->at : image->bytes, bytes = (int64_t)by;
+    image->at = bytes < -place ? 0 : bytes > image->bytes - place ? image->bytes : place + bytes;
+    return (uint64_t)image->at;
 }
 
 /* Reads up to `bytes` more bytes; gives how many. */
-static inline int64_t partita_image_read(partita_image *image, void *target, int64_t bytes) {
-    const int64_t from = image->at, left = image->bytes - from, count = bytes < left ? bytes : left;
+static inline int64_t partita_image_read(void *user, void *target, int64_t bytes) {
+    partita_image *image = user;
+    const int64_t from = image->at, count = (int64_t)partita_image_seek(image, (uint64_t)bytes, SEEK_CUR) - from;
     memcpy(target, image->data + from, (size_t)count);
-    image->at += count;
     return count;
-}
-
-/* Takes the colors from pixels of four bytes, which are freed. */
-static inline void partita_image_keep(partita_image *image, uint8_t *pixels) {
-    for (int64_t n = 0; pixels && n < 3 * image->height * image->width; ++n)
-        image->rgb[n] = pixels[n / 3 * 4 + n % 3];
-    if (!pixels)
-        partita_image_fail(image, "there is no memory for it");
-    free(pixels);
 }
 
 #ifdef PARTITA_WITH_TURBOJPEG
@@ -152,7 +150,7 @@ static inline void partita_image_jpeg(partita_image *image) {
     int width = 0, height = 0, sampling = 0, space = 0;
     if (tjDecompressHeader3(jpeg, image->data, bytes, &width, &height, &sampling, &space) ||
         (partita_image_sized(image, height, width) &&
-         tjDecompress2(jpeg, image->data, bytes, image->rgb, width, 0, height, TJPF_RGB, TJFLAG_ACCURATEDCT) &&
+         tjDecompress2(jpeg, image->data, bytes, image->rgba, width, 0, height, TJPF_RGBX, TJFLAG_ACCURATEDCT) &&
          !strstr(tjGetErrorStr2(jpeg), "extraneous bytes")))
         partita_image_fail(image, tjGetErrorStr2(jpeg));
     tjDestroy(jpeg);
@@ -170,10 +168,7 @@ static inline void partita_image_png(partita_image *image) {
         partita_image_sized(image, png.height, png.width)) {
         png.format = PNG_FORMAT_RGBA; /* without an alpha, colors would be mixed with a background's */
         png.flags |= PNG_IMAGE_FLAG_16BIT_sRGB;
-        uint8_t *pixels = malloc(PNG_IMAGE_SIZE(png));
-        if (pixels)
-            png_image_finish_read(&png, NULL, pixels, 0, NULL);
-        partita_image_keep(image, pixels);
+        png_image_finish_read(&png, NULL, image->rgba, 0, NULL);
     }
     if (PNG_IMAGE_FAILED(png))
         partita_image_fail(image, png.message);
@@ -193,14 +188,8 @@ static inline int partita_tiff_error(TIFF *tiff, void *user, const char *module,
         partita_image_fail(user, text);
     return (void)tiff, (void)module, 1;
 }
-static inline tmsize_t partita_tiff_read(thandle_t user, void *to, tmsize_t n) { return partita_image_read(user, to, n); }
 static inline int partita_tiff_close(thandle_t user) { return (void)user, 0; }
 static inline toff_t partita_tiff_size(thandle_t user) { return (toff_t)((partita_image *)user)->bytes; }
-static inline toff_t partita_tiff_seek(thandle_t user, toff_t to, int from) {
-    partita_image *image = user;
-    const int64_t place = from == SEEK_SET ? 0 : from == SEEK_CUR ? image->at : image->bytes;
-    return (toff_t)partita_image_seek(image, place, (int64_t)to);
-}
 
 static inline void partita_image_tiff(partita_image *image) {
     char text[1024] = "its pixels cannot be read";
@@ -209,16 +198,13 @@ static inline void partita_image_tiff(partita_image *image) {
     TIFFOpenOptionsSetErrorHandlerExtR(options, partita_tiff_error, image);
     TIFFOpenOptionsSetWarningHandlerExtR(options, partita_tiff_error, NULL);
     TIFFOpenOptionsSetMaxSingleMemAlloc(options, 4 * PARTITA_PIXELS);
-    TIFF *tiff = TIFFClientOpenExt("image", "rm", image, partita_tiff_read, partita_tiff_read, partita_tiff_seek,
+    TIFF *tiff = TIFFClientOpenExt("image", "rm", image, partita_image_read, partita_image_read, partita_image_seek,
                                    partita_tiff_close, partita_tiff_size, NULL, NULL, options);
     TIFFOpenOptionsFree(options);
     bool is_read = tiff && TIFFRGBAImageOK(tiff, text) && TIFFGetField(tiff, TIFFTAG_IMAGELENGTH, &height) &&
                    TIFFGetField(tiff, TIFFTAG_IMAGEWIDTH, &width);
-    if (is_read && partita_image_sized(image, height, width)) {
-        uint32_t *pixels = malloc(4 * (size_t)height * width);
-        is_read = pixels && TIFFReadRGBAImageOriented(tiff, width, height, pixels, ORIENTATION_TOPLEFT, 1);
-        partita_image_keep(image, (uint8_t *)pixels);
-    }
+    if (is_read && partita_image_sized(image, height, width))
+        is_read = TIFFReadRGBAImageOriented(tiff, width, height, (uint32_t *)image->rgba, ORIENTATION_TOPLEFT, 1);
     if (!is_read)
         partita_image_fail(image, text);
     if (tiff)
@@ -237,7 +223,7 @@ static inline void partita_image_webp(partita_image *image) {
     if (!WebPGetInfo(image->data, bytes, &width, &height))
         partita_image_fail(image, "its header cannot be read");
     else if (partita_image_sized(image, height, width) &&
-             !WebPDecodeRGBInto(image->data, bytes, image->rgb, 3 * (size_t)width * (size_t)height, 3 * width))
+             !WebPDecodeRGBAInto(image->data, bytes, image->rgba, 4 * (size_t)width * (size_t)height, 4 * width))
         partita_image_fail(image, "its pixels cannot be read");
 }
 #else
@@ -256,10 +242,12 @@ static inline OPJ_SIZE_T partita_jp2_read(void *target, OPJ_SIZE_T bytes, void *
     const int64_t count = partita_image_read(user, target, (int64_t)bytes);
     return count ? (OPJ_SIZE_T)count : (OPJ_SIZE_T)-1;
 }
-static inline OPJ_BOOL partita_jp2_seek(OPJ_OFF_T at, void *user) { return partita_image_seek(user, 0, at) == at; }
+static inline OPJ_BOOL partita_jp2_seek(OPJ_OFF_T at, void *user) {
+    return (OPJ_OFF_T)partita_image_seek(user, (uint64_t)at, SEEK_SET) == at;
+}
 static inline OPJ_OFF_T partita_jp2_skip(OPJ_OFF_T bytes, void *user) {
-    const int64_t at = ((partita_image *)user)->at;
-    return partita_image_seek(user, at, bytes) - at;
+    const int64_t from = ((partita_image *)user)->at;
+    return (OPJ_OFF_T)partita_image_seek(user, (uint64_t)bytes, SEEK_CUR) - from;
 }
 
 /* Colors from planes of 8 to 31 bits. */
@@ -271,7 +259,7 @@ static inline void partita_jp2_colors(partita_image *image, const opj_image_t *p
             partita_image_fail(image, "colors other than gray and RGB of each pixel, in 8 bits or more, are not decoded");
         for (int64_t pixel = 0; !image->problem[0] && pixel < image->height * image->width; ++pixel) {
             const int64_t byte = (plane.data[pixel] + zero) >> (plane.prec - 8);
-            image->rgb[3 * pixel + n] = (uint8_t)(byte < 0 ? 0 : byte > 255 ? 255 : byte);
+            image->rgba[4 * pixel + n] = (uint8_t)(byte < 0 ? 0 : byte > 255 ? 255 : byte);
         }
     }
 }
@@ -290,12 +278,9 @@ static inline void partita_image_jp2(partita_image *image) {
     opj_stream_set_user_data_length(stream, (OPJ_UINT64)image->bytes);
     if (!opj_setup_decoder(codec, &parameters) || !opj_read_header(stream, codec, &planes))
         partita_image_fail(image, "its header cannot be read");
-    else if (partita_image_sized(image, planes->comps[0].h, planes->comps[0].w)) {
-        if (opj_decode(codec, stream, planes))
-            partita_jp2_colors(image, planes);
-        else
-            partita_image_fail(image, "its pixels cannot be read");
-    }
+    else if (partita_image_sized(image, planes->comps[0].h, planes->comps[0].w) &&
+             (opj_decode(codec, stream, planes) || partita_image_fail(image, "its pixels cannot be read")))
+        partita_jp2_colors(image, planes);
     opj_image_destroy(planes);
     opj_destroy_codec(codec);
     opj_stream_destroy(stream);
@@ -353,8 +338,8 @@ static inline void partita_image_sizes(PARTITA_ROUTINE, const uint8_t *data, int
 }
 
 static inline void partita_image_pixels(PARTITA_ROUTINE, const uint8_t *data, int64_t bytes, partita_string node,
-                                        int64_t height, int64_t width, uint8_t *rgb) {
-    partita_image image = {.data = data, .bytes = bytes, .height = height, .width = width, .rgb = rgb};
+                                        int64_t height, int64_t width, uint8_t *rgba) {
+    partita_image image = {.data = data, .bytes = bytes, .height = height, .width = width, .rgba = rgba};
     partita_decode(call, status, node, &image);
 }
 #endif

@@ -11,8 +11,6 @@
 #include "partita_kernel.h"
 
 #define PARTITA_WORDS 624
-#define PARTITA_SHIFT 397
-#define PARTITA_CHUNK 52 /* words: a divisor of all, and no more than one call gives of the entropy */
 
 typedef struct partita_generator {
     uint32_t words[PARTITA_WORDS];
@@ -28,8 +26,8 @@ static inline bool partita_seed(const partita_call *call, int32_t *status, int64
         seed = 1812433253u * (seed ^ seed >> 30) + word + 1;
     }
     int failed = 0;
-    for (int word = 0; number < 0 && word < PARTITA_WORDS; word += PARTITA_CHUNK)
-        failed |= getentropy(words + word, PARTITA_CHUNK * sizeof *words);
+    for (int word = 0; number < 0 && word < PARTITA_WORDS; word += 52) /* a divisor of all, and no more than one call gives */
+        failed |= getentropy(words + word, 52 * sizeof *words);
     if (failed)
         *status = call->services->fail(call, PARTITA_ERROR_BACKEND, "the system gives no entropy for random numbers");
     return !failed;
@@ -39,7 +37,7 @@ static inline uint32_t partita_word(partita_generator *generator) {
     uint32_t *words = generator->words;
     const int place = generator->place, next = (place + 1) % PARTITA_WORDS;
     const uint32_t both = (words[place] & 0x80000000u) | (words[next] & 0x7fffffffu);
-    uint32_t word = words[(place + PARTITA_SHIFT) % PARTITA_WORDS] ^ both >> 1 ^ (both & 1 ? 0x9908b0dfu : 0);
+    uint32_t word = words[(place + 397) % PARTITA_WORDS] ^ both >> 1 ^ (both & 1 ? 0x9908b0dfu : 0);
     words[place] = word;
     generator->place = next;
     word ^= word >> 11;

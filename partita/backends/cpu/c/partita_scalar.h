@@ -26,36 +26,35 @@
 /* x / 0 is 0, and so is x mod 0. INT_MIN / -1 wraps around to INT_MIN. `div` rounds toward zero, `floordiv` toward minus
  * infinity; `mod` has the sign of the divisor, `fmod` that of the dividend. Shifts by the width or more
  * leave the sign alone. */
-#define PARTITA_IS_NEGATIVE(number) ((number) < 0)
-#define PARTITA_NEVER(number) 0 /* of unsigned numbers, whose comparison with 0 compilers warn of */
+#define PARTITA_IS_NEGATIVE(number) ((number) < 1 && (number) != 0) /* compilers warn of unsigned numbers < 0 */
 
-#define PARTITA_INTEGER(name, type, bits, is_negative)                                                            \
+#define PARTITA_INTEGER(name, type)                                                                               \
     static inline type partita_max_##name(type a, type b) { return a > b ? a : b; }                               \
     static inline type partita_min_##name(type a, type b) { return a < b ? a : b; }                               \
-    static inline type partita_abs_##name(type a) { return is_negative(a) ? (type)(0 - (uint64_t)a) : a; }        \
-    static inline type partita_sign_##name(type a) { return (type)((a > 0) - is_negative(a)); }                   \
+    static inline type partita_abs_##name(type a) { return PARTITA_IS_NEGATIVE(a) ? (type)(0 - (uint64_t)a) : a; }\
+    static inline type partita_sign_##name(type a) { return (type)((a > 0) - PARTITA_IS_NEGATIVE(a)); }           \
     static inline type partita_div_##name(type a, type b) {                                                       \
-        return b == 0 ? 0 : is_negative(b) && b == (type)-1 ? (type)(0 - (uint64_t)a) : (type)(a / b);            \
+        return b == 0 ? 0 : PARTITA_IS_NEGATIVE(b) && b == (type)-1 ? (type)(0 - (uint64_t)a) : (type)(a / b);    \
     }                                                                                                             \
     static inline type partita_fmod_##name(type a, type b) {                                                      \
-        return b == 0 || (is_negative(b) && b == (type)-1) ? 0 : (type)(a % b);                                   \
+        return b == 0 || (PARTITA_IS_NEGATIVE(b) && b == (type)-1) ? 0 : (type)(a % b);                           \
     }                                                                                                             \
     static inline type partita_mod_##name(type a, type b) {                                                       \
         type rest = partita_fmod_##name(a, b);                                                                    \
-        return rest != 0 && is_negative(rest) != is_negative(b) ? (type)(rest + b) : rest;                        \
+        return rest != 0 && PARTITA_IS_NEGATIVE(rest) != PARTITA_IS_NEGATIVE(b) ? (type)(rest + b) : rest;        \
     }                                                                                                             \
     static inline type partita_floordiv_##name(type a, type b) {                                                  \
-        type is_above = partita_fmod_##name(a, b) != 0 && is_negative(a) != is_negative(b);                       \
+        type is_above = partita_fmod_##name(a, b) != 0 && PARTITA_IS_NEGATIVE(a) != PARTITA_IS_NEGATIVE(b);       \
         return (type)(partita_div_##name(a, b) - is_above);                                                       \
     }                                                                                                             \
     static inline type partita_shift_left_##name(type a, type b) {                                                \
-        return (uint64_t)b >= bits ? 0 : (type)((uint64_t)a << b);                                                \
+        return (uint64_t)b >= 8 * sizeof(type) ? 0 : (type)((uint64_t)a << b);                                    \
     }                                                                                                             \
     static inline type partita_shift_right_##name(type a, type b) {                                               \
-        return (uint64_t)b >= bits ? (type)(is_negative(a) ? -1 : 0) : (type)(a >> b);                            \
+        return (uint64_t)b >= 8 * sizeof(type) ? (type)(PARTITA_IS_NEGATIVE(a) ? -1 : 0) : (type)(a >> b);        \
     }                                                                                                             \
     static inline type partita_ipow_##name(type base, type exponent) {                                            \
-        type result = !is_negative(exponent) || base == 1;                                                        \
+        type result = !PARTITA_IS_NEGATIVE(exponent) || base == 1;                                                \
         for (; exponent > 0; exponent = (type)(exponent >> 1)) {                                                  \
             if (exponent & 1)                                                                                     \
                 result = (type)(result * base);                                                                   \
@@ -64,15 +63,15 @@
         return result;                                                                                            \
     }
 
-PARTITA_INTEGER(int8, int8_t, 8, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int16, int16_t, 16, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int32, int32_t, 32, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(int64, int64_t, 64, PARTITA_IS_NEGATIVE)
-PARTITA_INTEGER(uint8, uint8_t, 8, PARTITA_NEVER)
-PARTITA_INTEGER(uint16, uint16_t, 16, PARTITA_NEVER)
-PARTITA_INTEGER(uint32, uint32_t, 32, PARTITA_NEVER)
-PARTITA_INTEGER(uint64, uint64_t, 64, PARTITA_NEVER)
-PARTITA_INTEGER(bool, uint8_t, 1, PARTITA_NEVER)
+PARTITA_INTEGER(int8, int8_t)
+PARTITA_INTEGER(int16, int16_t)
+PARTITA_INTEGER(int32, int32_t)
+PARTITA_INTEGER(int64, int64_t)
+PARTITA_INTEGER(uint8, uint8_t)
+PARTITA_INTEGER(uint16, uint16_t)
+PARTITA_INTEGER(uint32, uint32_t)
+PARTITA_INTEGER(uint64, uint64_t)
+PARTITA_INTEGER(bool, uint8_t)
 
 /* Sub-byte integers live in a byte; results keep their low bits. */
 static inline int8_t partita_int4_wrap(int64_t a) { return (int8_t)((int8_t)((uint64_t)a << 4) >> 4); }
@@ -216,6 +215,9 @@ static inline partita_bfloat16 partita_bfloat16_from_float(float value) {
     uint32_t rounded = bits + 0x7fff + ((bits >> 16) & 1);
     return (partita_bfloat16)((value != value ? bits | 0x400000 : rounded) >> 16);
 }
+static inline float partita_bfloat16_round(float value) {
+    return partita_bfloat16_to_float(partita_bfloat16_from_float(value));
+}
 
 /* 2^exponent, for any exponent of a float. */
 static inline float partita_power_of_two(int exponent) {
@@ -238,49 +240,33 @@ static inline float partita_small_to_float(uint32_t bits, int mantissa, int lowe
                             : (float)bits * partita_power_of_two(lowest - mantissa);
 }
 
-static inline float partita_float16_to_float(partita_float16 stored) {
-    const uint32_t sign = (uint32_t)(stored & 0x8000) << 16, magnitude = stored & 0x7fff;
-    return partita_from_bits(sign | (magnitude >= 0x7c00 ? 0x7f800000 | (magnitude & 0x3ff) << 13
-                                                         : partita_bits(partita_small_to_float(magnitude, 10, -14))));
-}
-
-/* Too large gives infinity. */
-static inline partita_float16 partita_float16_from_float(float value) {
-    const uint32_t bits = partita_bits(value), small = partita_small_bits(fabsf(value), 10, -14);
-    const uint32_t magnitude = value != value ? 0x7e00 | (bits >> 13 & 0x3ff) : small > 0x7c00 ? 0x7c00 : small;
-    return (partita_float16)((bits >> 16 & 0x8000) | magnitude);
-}
-
-/* The nearest number that a format has. */
-#define PARTITA_ROUND(name, round)                                                                                \
-    static inline float partita_##name##_##round(float value) {                                                   \
-        return partita_##name##_to_float(partita_##name##_from_float(value));                                     \
-    }
-
-/* Formats with a sign: the bits of the largest number, after which what is too large comes unless it saturates, and of
- * NaN. Where NaN is what would be -0, zero has no sign. */
-#define PARTITA_FLOAT8(name, mantissa, lowest, largest, nan)                                                      \
+/* Formats with a sign, by its bit and those of the largest number, after which what is too large comes unless it saturates,
+ * and of NaN. Where NaN is what would be -0, zero has no sign. */
+#define PARTITA_NARROW_FLOAT(name, sign, mantissa, lowest, largest, nan)                                          \
     static inline partita_##name partita_##name##_from_float(float value) {                                       \
-        const uint32_t sign = partita_bits(value) >> 31 << 7, bits = partita_small_bits(fabsf(value), mantissa, lowest); \
+        const uint32_t bits = partita_small_bits(fabsf(value), mantissa, lowest);                                 \
         const uint32_t magnitude = value != value ? nan : bits > largest ? largest + 1 : bits;                    \
-        return (partita_##name)(nan == 0x80 && magnitude == 0 ? 0 : sign | magnitude);                            \
+        return (partita_##name)(nan == sign && !magnitude ? 0 : (partita_bits(value) >> 31) * sign | magnitude);  \
     }                                                                                                             \
     static inline float partita_##name##_to_float(partita_##name stored) {                                        \
-        const uint32_t magnitude = stored == nan ? nan : stored & 0x7f;                                           \
-        const float value = magnitude <= largest ? partita_small_to_float(magnitude, mantissa, lowest)            \
-                                                 : magnitude < nan ? INFINITY : NAN;                              \
-        return stored & 0x80 ? -value : value;                                                                    \
+        const uint32_t magnitude = nan == sign && stored == nan ? 2 * sign - 1 : stored & (sign - 1);             \
+        const float value = partita_small_to_float(magnitude, mantissa, lowest);                                  \
+        const uint32_t bits = magnitude > largest ? 0x7f800000 | magnitude << (23 - mantissa) : partita_bits(value);\
+        return partita_from_bits((stored * (0x80000000 / sign) & 0x80000000) | bits);                             \
     }                                                                                                             \
-    PARTITA_ROUND(name, round_unsaturated)                                                                        \
     static inline float partita_##name##_round(float value) {                                                     \
+        return partita_##name##_to_float(partita_##name##_from_float(value));                                     \
+    }                                                                                                             \
+    static inline float partita_##name##_round_saturated(float value) {                                           \
         const float most = partita_small_to_float(largest, mantissa, lowest);                                     \
-        return partita_##name##_round_unsaturated(value > most ? most : value < -most ? -most : value);           \
+        return partita_##name##_round(value > most ? most : value < -most ? -most : value);                       \
     }
 
-PARTITA_FLOAT8(float8e4m3fn, 3, -6, 0x7e, 0x7f)
-PARTITA_FLOAT8(float8e4m3fnuz, 3, -7, 0x7f, 0x80)
-PARTITA_FLOAT8(float8e5m2, 2, -14, 0x7b, 0x7d)
-PARTITA_FLOAT8(float8e5m2fnuz, 2, -15, 0x7f, 0x80)
+PARTITA_NARROW_FLOAT(float16, 0x8000, 10, -14, 0x7bff, 0x7e00)
+PARTITA_NARROW_FLOAT(float8e4m3fn, 0x80, 3, -6, 0x7e, 0x7f)
+PARTITA_NARROW_FLOAT(float8e4m3fnuz, 0x80, 3, -7, 0x7f, 0x80)
+PARTITA_NARROW_FLOAT(float8e5m2, 0x80, 2, -14, 0x7b, 0x7d)
+PARTITA_NARROW_FLOAT(float8e5m2fnuz, 0x80, 2, -15, 0x7f, 0x80)
 
 /* There are neither infinities nor NaN: what is too large saturates, NaN gives -0. */
 static inline partita_float4e2m1 partita_float4e2m1_from_float(float value) {
@@ -290,10 +276,9 @@ static inline partita_float4e2m1 partita_float4e2m1_from_float(float value) {
 static inline float partita_float4e2m1_to_float(partita_float4e2m1 stored) {
     return copysignf(partita_small_to_float(stored & 7, 1, 0), stored & 8 ? -1.0f : 1.0f);
 }
-
-PARTITA_ROUND(bfloat16, round)
-PARTITA_ROUND(float16, round)
-PARTITA_ROUND(float4e2m1, round)
+static inline float partita_float4e2m1_round(float value) {
+    return partita_float4e2m1_to_float(partita_float4e2m1_from_float(value));
+}
 
 /* Powers of two, the least 2^-127; there is no sign. Casts round up, or as they are told before. */
 static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
@@ -302,23 +287,21 @@ static inline float partita_float8e8m0_to_float(partita_float8e8m0 stored) {
 static inline partita_float8e8m0 partita_float8e8m0_from_float(float value) {
     return value != value ? 0xff : (partita_float8e8m0)(partita_bits(value) >> 23);
 }
-static inline float partita_power_of_two_down_float(float value) {
-    const float normal = partita_from_bits(partita_bits(value) & 0x7f800000);
-    return !(value > 0) ? value : value < 0x1p-126f ? 0x1p-127f : normal;
+/* A positive number as a power of two: `carry`, of the 2^23 steps to the next one, decides which. */
+static inline float partita_to_power_of_two(float value, uint32_t carry) {
+    const float least = value < 0x1p-127f ? 0x1p-127f : value;
+    const int doubled = value < 1; /* what may be subnormal */
+    const int exponent = (int)((partita_bits(doubled ? 2 * least : least) + carry) >> 23) - 127 - doubled;
+    return value > 0 ? partita_power_of_two(exponent) : value;
 }
-static inline float partita_power_of_two_up_float(float value) {
-    const float down = partita_power_of_two_down_float(value);
-    return down == value ? value : 2 * down;
-}
-/* The nearer of the two powers around the value; the middle goes up. */
-static inline float partita_power_of_two_nearest_float(float value) {
-    return partita_power_of_two_down_float(value < 0x1p126f ? value * (4.0f / 3.0f) : value);
-}
-static inline float partita_float8e8m0_round_unsaturated(float value) {
+static inline float partita_power_of_two_down_float(float value) { return partita_to_power_of_two(value, 0); }
+static inline float partita_power_of_two_up_float(float value) { return partita_to_power_of_two(value, 0x7fffff); }
+static inline float partita_power_of_two_nearest_float(float value) { return partita_to_power_of_two(value, 0x400000); }
+static inline float partita_float8e8m0_round(float value) {
     const float up = partita_power_of_two_up_float(value);
     return value <= 0 || up > 0x1p127f ? NAN : up;
 }
-static inline float partita_float8e8m0_round(float value) {
+static inline float partita_float8e8m0_round_saturated(float value) {
     const float up = partita_power_of_two_up_float(value);
     return up < 0x1p-127f ? 0x1p-127f : up > 0x1p127f ? 0x1p127f : up;
 }

@@ -98,17 +98,17 @@ static inline void partita_change_case(PARTITA_ROUTINE, const partita_string *x,
 
 enum { PARTITA_MATCH, PARTITA_CLASS, PARTITA_SPLIT, PARTITA_JUMP, PARTITA_ASSERT };
 
-/* The places of a program where a match may be, each once: `seen` holds the step in which a place was last added. */
+/* The places of a program where a match may be: one is among them where list[index[place]] is it. */
 typedef struct partita_places {
-    int64_t *seen;
-    int32_t *list;
-    int64_t count;
+    int32_t *list, *index, count;
 } partita_places;
 
-static inline void partita_add_place(partita_places *places, int32_t place, int64_t step) {
-    if (places->seen[place] != step)
-        places->list[places->count++] = place;
-    places->seen[place] = step;
+static inline void partita_add_place(partita_places *places, int32_t place) {
+    const int32_t index = places->index[place];
+    if (index < places->count && places->list[index] == place)
+        return;
+    places->list[places->count] = place;
+    places->index[place] = places->count++;
 }
 
 static inline bool partita_is_word(int32_t c) {
@@ -136,23 +136,23 @@ static inline bool partita_matches(partita_string x, const int32_t *program, con
     int64_t position = 0;
     int32_t before = -1;
     now.count = 0;
-    partita_add_place(&now, 0, 1);
-    for (int64_t step = 1; now.count; ++step) {
+    partita_add_place(&now, 0);
+    while (now.count) {
         const int32_t after = position < x.bytes ? partita_next_character(x, &position) : -1;
         then.count = 0;
-        for (int64_t index = 0; index < now.count; ++index) {
+        for (int32_t index = 0; index < now.count; ++index) {
             const int32_t place = now.list[index], *instruction = program + 3 * (int64_t)place;
             const int32_t operation = instruction[0], first = instruction[1], second = instruction[2];
             if (operation == PARTITA_MATCH && after < 0)
                 return true;
             if (operation == PARTITA_CLASS && after >= 0 && partita_is_in(after, ranges + 2 * (int64_t)first, second - first))
-                partita_add_place(&then, place + 1, step + 1);
+                partita_add_place(&then, place + 1);
             if (operation == PARTITA_SPLIT || operation == PARTITA_JUMP)
-                partita_add_place(&now, first, step);
+                partita_add_place(&now, first);
             if (operation == PARTITA_SPLIT)
-                partita_add_place(&now, second, step);
+                partita_add_place(&now, second);
             if (operation == PARTITA_ASSERT && partita_holds(first, before, after))
-                partita_add_place(&now, place + 1, step);
+                partita_add_place(&now, place + 1);
         }
         const partita_places other = now;
         now = then;
@@ -164,17 +164,14 @@ static inline bool partita_matches(partita_string x, const int32_t *program, con
 
 static inline void partita_match_program(PARTITA_ROUTINE, const partita_string *x, const int32_t *program, int64_t count,
                                          const int32_t *ranges, bool *y) {
-    const int64_t bytes = count * (int64_t)(2 * sizeof(int64_t) + 2 * sizeof(int32_t)) + 8;
-    char *memory = partita_string_make(call, status, bytes);
+    const int64_t bytes = 4 * count * (int64_t)sizeof(int32_t);
+    char *memory = partita_string_make(call, status, bytes + 4);
     if (!memory)
         return;
-    int64_t *seen = (int64_t *)(memory + (8 - (uintptr_t)memory % 8) % 8);
-    int32_t *lists = (int32_t *)(seen + 2 * count);
-    for (int64_t index = begin; index < end; ++index) {
-        memset(seen, 0, 2 * (size_t)count * sizeof *seen);
-        y[index] = partita_matches(x[index], program, ranges, (partita_places){seen, lists, 0},
-                                   (partita_places){seen + count, lists + count, 0});
-    }
+    int32_t *places = memset(memory + (4 - (uintptr_t)memory % 4) % 4, 0, (size_t)bytes);
+    const partita_places now = {places, places + count, 0}, then = {places + 2 * count, places + 3 * count, 0};
+    for (int64_t index = begin; index < end; ++index)
+        y[index] = partita_matches(x[index], program, ranges, now, then);
 }
 
 #endif
