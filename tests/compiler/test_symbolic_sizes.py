@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime
 import pytest
 from small_models import assert_computes, compiled, images, network, parsed
 
@@ -350,3 +351,43 @@ def test_names_of_sizes_are_none_of_the_variables_in_c():
         module = compiled(model)
         for shape in ((1, 5, 17, 40), (2, 5, 9, 8), (3, 5, 64, 33)):
             assert_computes(module, model, {"x": random.standard_normal(shape).astype(np.float32)})
+
+
+BATCH = """<ir_version: 10, opset_import: ["" : 22]>
+g (float[{0}, 3, {1}, {1}] x) => (float[a, b, c, d] y, float[e, f] z) {{
+    p = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, planar)
+    q = Relu (p)
+    w = Conv <pads = [1, 1, 1, 1]> (q, square)
+    d = Conv <pads = [1, 1, 1, 1], group = 32> (w, depthwise)
+    s = Add (d, q)
+    g = Conv <pads = [2, 2, 2, 2], group = 2> (s, groups)
+    m = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (g)
+    l = LRN <size = 5> (m)
+    t = ConvTranspose <strides = [2, 2]> (l, transposed)
+    u = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (t)
+    y = Concat <axis = 1> (u, s)
+    v = GlobalAveragePool (y)
+    z = Flatten (v)
+}}"""
+
+
+@pytest.mark.parametrize("size", [9, 24, 61])
+def test_images_of_known_size_have_the_same_kernels_in_any_number(size):
+    """Padded, by register tiles, by Winograd with few tiles and many, in groups, by windows, interleaved."""
+    random = np.random.default_rng(size)
+    shapes = {"planar": (32, 3, 3, 3), "square": (32, 32, 3, 3), "depthwise": (32, 1, 3, 3), "groups": (32, 16, 5, 5)}
+    shapes["transposed"] = (32, 16, 2, 2)
+    weights = {name: (random.standard_normal(shape) / 9).astype(np.float32) for name, shape in shapes.items()}
+    module = compiled(parsed(BATCH.format("batch", size), weights))
+    for count in (1, 3, 0, 2):
+        x = random.standard_normal((count, 3, size, size)).astype(np.float32)
+        found = module.run({"x": x})
+        if not count:
+            assert found["z"].shape == (0, 48)
+            continue
+        model = parsed(BATCH.format(count, size), weights)
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        fixed = compiled(model).run({"x": x})
+        for name, wanted in zip(found, session.run(list(found), {"x": x}), strict=True):
+            np.testing.assert_allclose(found[name], wanted, rtol=1e-4, atol=1e-4)
+            np.testing.assert_allclose(found[name], fixed[name], rtol=1e-6, atol=1e-6)

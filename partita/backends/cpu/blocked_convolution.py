@@ -19,6 +19,7 @@ from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import Form, LoopNest, moved, store_form
 from partita.backends.cpu.tiles import PRODUCTS, Ahead, Tile, tile_function, weights_ahead
 from partita.ir import dims
+from partita.ir.dims import Dim
 from partita.ir.expression import Axis, Computation, Expr, Load, replace_indices, walk
 from partita.ir.formula import compute, load
 from partita.ir.graph import Node, Value
@@ -153,7 +154,7 @@ def needs_padding(kernel: Node) -> bool:
     return any(view.begin) or any(overhangs)
 
 
-def workspace(kernel: Node) -> int:
+def workspace(kernel: Node) -> Dim:
     """Bytes of the padded images, of the kernels that pad: windows of single channels read the image itself."""
     if kernel.op_type not in ("BlockedConv", "PlanarConv", "GatheredConv") or not needs_padding(kernel):
         return 0
@@ -161,7 +162,7 @@ def workspace(kernel: Node) -> int:
     rows, columns = _covered(kernel)
     planes = x.shape[0] * x.shape[1]
     lanes = 1 if kernel.op_type == "PlanarConv" else x.shape[4]
-    return int(planes * rows * columns * lanes * 4)
+    return planes * rows * columns * lanes * 4
 
 
 class DirectKernel(BlockedKernel):

@@ -31,15 +31,16 @@ def block_window(node: Node) -> Window:
 
 
 @computes("BlockedConv", domain=DOMAIN)
-def blocked_convolution(node: Node) -> Computation:
-    """`x [N, Ib, H, W, B]`, weights `[Op, Ib, kh, kw, B, V, B]` for Op panels of V output blocks, bias `[Ob, B]`.
-    Result `[N, Ob, OH, OW, B]`."""
+def blocked_convolution(node: Node, *, group: int = 1) -> Computation:
+    """`x [N, Ib, H, W, B]`, weights `[Op, Ib / group, kh, kw, B, V, B]` for Op panels of V output blocks, bias
+    `[Ob, B]`. Result `[N, Ob, OH, OW, B]`."""
     x, w, bias = node.operands
     view = block_window(node)
     panels, width = w.shape[5], w.shape[6]
     n, block, *out, lane = i = indices_over((x.shape[0], bias.shape[0], *view.output, width))
-    c, *inner, depth = k = indices_over([x.shape[1], *view.kernel, w.shape[4]], "k")
-    value = view.seen(out, inner, lambda *place: load(x, n, c, *place, depth))
+    c, *inner, depth = k = indices_over([w.shape[1], *view.kernel, w.shape[4]], "k")
+    first = block // (bias.shape[0] // group) * w.shape[1]
+    value = view.seen(out, inner, lambda *place: load(x, n, first + c, *place, depth))
     weight = load(w, block // panels, c, *inner, depth, block % panels, lane)
     return tensor(i, reduce("sum", k, value * weight) + load(bias, block, lane))
 

@@ -128,7 +128,7 @@ def _shuffle(graph: Graph, node: Node) -> Shuffle | None:
         return None
     value, shape, perm = split.operand(0), split.output.shape, transpose.attributes["perm"]
     rank, result = len(shape), node.output.shape
-    if len(value.shape) != 4 or not dims.all_static(value.shape) or not dims.same_shape(value.shape, result):
+    if len(value.shape) != 4 or not dims.all_static(value.shape[1:]) or not dims.same_shape(value.shape, result):
         return None
     kept = (0, rank - 2, rank - 1)
     if rank < 5 or not dims.same_shape([shape[axis] for axis in kept], [result[axis] for axis in (0, 2, 3)]):

@@ -32,6 +32,7 @@ FINITE = frozenset(
     "Softsign Abs Neg Gelu Mish Swish".split()
 )
 GLOBAL = {"GlobalAveragePool": "AveragePool", "GlobalMaxPool": "MaxPool"}
+SAME = 0  # what Reshape takes for the size that an axis has
 FEW = 4  # channels of an image that a kernel reads as they are
 PADDED = 1 / 8  # of a concatenation's lanes that may be padding between its operands
 LONGEST = 256  # elements of a mean in one pool: the error of a longer sum is less where it is taken row by row
@@ -117,8 +118,7 @@ class _Layout:
 
     def _blocked_from(self, value: Value, lanes: Lanes) -> Value:
         build = Builder(self.graph, f"{value.name}.blocked")
-        batch, _, *spatial = value.shape
-        shape = [batch, len(lanes) // self.block, self.block, *spatial]
+        shape = [SAME, len(lanes) // self.block, self.block, *value.shape[2:]]
         split = build("Reshape", Packer(build, self.block).spread(value, 1, lanes), build.ints(shape))
         return build("Transpose", split, perm=(0, 1, 3, 4, 2))
 
@@ -127,10 +127,10 @@ class _Layout:
         if value not in self.plain:
             build = Builder(self.graph, f"{value.name}.plain")
             source, lanes = self.blocked[value]
-            batch, channels, *spatial = value.shape
+            _, channels, *spatial = value.shape
             if dims.product(spatial) != 1:
                 source = build("Transpose", source, perm=(0, 1, 4, 2, 3))
-            result = build("Reshape", source, build.ints([batch, len(lanes), *spatial]))
+            result = build("Reshape", source, build.ints([SAME, len(lanes), *spatial]))
             if not is_in_order(lanes):
                 result = build("Gather", result, build.ints(places(lanes)), axis=1)
             elif len(lanes) != channels:
@@ -301,12 +301,13 @@ class _Layout:
 
 
 def _is_image(value: Value) -> bool:
-    """Whether a value is a float tensor `[N, C, H, W]` of known size."""
+    """Whether a value is a float tensor `[N, C, H, W]` whose images are of known size; a run may tell how many."""
     kind = value.type
     return (
         isinstance(kind, TensorType)
         and kind.dtype is DType.FLOAT32
-        and dims.all_static(kind.shape)
+        and kind.shape is not None
         and len(kind.dims) == 4
-        and all(dim > 0 for dim in kind.dims)
+        and dims.all_static(kind.dims[1:])
+        and all(dim > 0 for dim in kind.dims if dims.is_static(dim))
     )

@@ -17,6 +17,7 @@ from partita.backends.cpu.blocked_convolution import BlockedKernel
 from partita.backends.cpu.expressions import Scope
 from partita.backends.cpu.kernel import Kernel
 from partita.backends.cpu.tiles import PRODUCTS, Tile, tile_function, weights_ahead
+from partita.ir import dims
 from partita.ir.expression import Axis
 from partita.ir.graph import Node
 
@@ -35,9 +36,10 @@ def tile_counts(kernel: Node) -> tuple[int, int]:
 
 
 def total(kernel: Node) -> int:
-    """Tiles of all images."""
+    """Tiles of all images or, where a run tells how many these are, of one."""
     down, across = tile_counts(kernel)
-    return int(kernel.output.shape[0]) * down * across
+    images = kernel.output.shape[0]
+    return down * across * (int(images) if dims.is_static(images) else 1)
 
 
 def group_size(kernel: Node) -> int:
@@ -75,18 +77,20 @@ class WinogradKernel(BlockedKernel):
         self.input_plane = plane_size(kernel, kernel.operand(0))
         self.output_plane = plane_size(kernel, kernel.output)
         self.products = self.side**2 * self.group * self.inputs * self.outputs * self.block**2
-        if self.group < total(kernel):
+        self.is_by_image = not dims.is_static(kernel.output.shape[0])
+        if self.group < total(kernel) or self.is_by_image:
             self._write_grouped(total(kernel))
         else:
             self._write_stepwise()
         return writer.finish()
 
     def _write_grouped(self, count: int) -> None:
-        """Groups of tiles, each in the memory of the thread that has it."""
+        """Groups of tiles, each in the memory of the thread that has it; of each image, if a run tells their number."""
         writer = self.writer
         writer.uses_workspace = True
         group = Axis("group", -(-count // self.group))
-        scope = writer.open_steps([group], self.products / PRODUCTS)
+        images = self.result.axes[:1] if self.is_by_image else ()
+        scope = writer.open_steps([*images, group], self.products / PRODUCTS)
         scope.write(f"const int64_t first = {writer.printer.axis_names[group]} * {self.group};")
         scope.write(f"const int64_t tiles = {count} - first < {self.group} ? {count} - first : {self.group};")
         self._write_planes(scope, "workspace")
@@ -116,20 +120,31 @@ class WinogradKernel(BlockedKernel):
         scope = writer.open_steps([axis], cost)
         if writer.printer.axis_names[axis] != name:
             scope.write(f"const int64_t {name} = {writer.printer.axis_names[axis]};")
-        scope.write("const int64_t first = 0;")
+        inner = Scope([], scope.indent, scope.names)
+        write(inner)
+        self._write_planes(scope, "shared", " ".join(inner.lines))
+        if "first" in " ".join(inner.lines):
+            scope.write("const int64_t first = 0;")
         scope.write(f"const int64_t tiles = {self.group};")
-        self._write_planes(scope, "shared")
-        write(scope)
+        scope.lines += inner.lines
         writer.close_steps()
 
-    def _write_planes(self, scope: Scope, memory: str) -> None:
-        scope.write(f"float *points = (float *){memory};")
-        scope.write(f"float *products = points + {self.side**2 * self.input_plane};")
+    def _write_planes(self, scope: Scope, memory: str, text: str = "points products") -> None:
+        """Declares the planes that `text` mentions: of the transformed inputs, and of the products."""
+        if "points" in text:
+            scope.write(f"float *points = (float *){memory};")
+        if "products" in text:
+            scope.write(f"float *products = (float *){memory} + {self.side**2 * self.input_plane};")
 
     def _write_place(self, scope: Scope, top: int, left: int) -> None:
         """Which image tile `first + t` lies in, and the row and column where it starts."""
         down, across = tile_counts(self.kernel)
-        scope.write(f"const int64_t image = (first + t) / {down * across};")
+        image = (
+            self.writer.printer.axis_names[self.result.axes[0]]
+            if self.is_by_image
+            else f"(first + t) / {down * across}"
+        )
+        scope.write(f"const int64_t image = {image};")
         scope.write(f"const int64_t row = (first + t) / {across} % {down} * {self.tile} - {top};")
         scope.write(f"const int64_t column = (first + t) % {across} * {self.tile} - {left};")
 
