@@ -85,6 +85,8 @@ class _Layout:
             return self._pool
         if node in self.shuffles:
             return self._shuffle if self.shuffles[node].value in self.blocked else None
+        if node.op_type == "Reshape":
+            return self._turn if self._is_turn(node) else None
         if not any(value in self.blocked for value in node.operands):
             return None
         if node.op_type in GLOBAL:
@@ -182,6 +184,17 @@ class _Layout:
         self.replaced += shuffle.inner
         tensor, lanes = self.blocked[shuffle.value]
         return tensor, shuffle.lanes(lanes)
+
+    def _is_turn(self, node: Node) -> bool:
+        """Whether a node makes a line of a blocked column, or a column of a line."""
+        x, y = node.operand(0), node.output
+        sides = x.shape[2:] if x in self.blocked else ()
+        return 1 in sides and dims.same_shape((*x.shape[:2], *sides[::-1]), y.shape)
+
+    def _turn(self, node: Node) -> tuple[Value, Lanes]:
+        source, lanes = self._block(node.operand(0))
+        sizes = (SAME, SAME, *node.output.shape[2:], self.block)
+        return Builder(self.graph, node.name)("Reshape", source, sizes), lanes
 
     def _is_wide(self, value: Value) -> bool:
         """Whether a value has channels enough to be worth blocking where it is not: a pool of vectors saves more than

@@ -6,6 +6,7 @@ from partita.backends.cpu import kernels
 from partita.backends.cpu.bodies import separate_outputs, share_parameters
 from partita.backends.cpu.chains import chain
 from partita.backends.cpu.layout import assign_layouts
+from partita.backends.cpu.lines import lay_in_lines
 from partita.backends.cpu.pack_products import pack_products
 from partita.backends.cpu.sequences import SEQUENCE_OPERATORS
 from partita.backends.cpu.target import Target
@@ -32,6 +33,7 @@ def lower(body: Graph, target: Target, fast_math: frozenset[str] = frozenset()) 
             lower(inner, target, fast_math)
         separate_outputs(node)
     pack_products(body, target.block, fast_math)
+    lay_in_lines(body)
     assign_layouts(body, target.block)
     fuse(body, Fusion(kernels.is_kernel, kernels.takes_epilogue, _is_loop))
     chain(body)
