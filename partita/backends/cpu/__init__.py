@@ -12,7 +12,7 @@ from partita.backends.cpu.rows import rows_of
 from partita.backends.cpu.target import target_of
 from partita.ir import dims
 from partita.ir.dims import Dim
-from partita.ir.graph import Graph, Node
+from partita.ir.graph import Graph, Node, Value
 from partita.ir.nested import is_control
 from partita.ir.operators import definition
 from partita.ir.operators.sequences import has_lists
@@ -73,15 +73,20 @@ class CpuBackend(Backend):
         return emit_module(self.name, regions, plan, target_of(self.mcpu), is_view)
 
 
-def _reads_own_element(node: Node, value: object) -> bool:
-    """Whether a kernel reads `value` only where it then writes its result."""
+def _reads_own_element(node: Node, value: Value) -> bool:
+    """Whether a kernel reads `value` only where it then writes its result: nothing that is made of it moves."""
+    made = {value}
     for member in members(node):
         operator = definition(member)
         if operator is None or operator.compute is None or len(member.outputs) != 1:
             return False
         (computation,) = operator.computations(member)
-        if not is_pointwise(computation, value) or not dims.same_shape(computation.shape, node.output.shape):  # type: ignore[arg-type]
+        read = made.intersection(member.operands)
+        if not dims.same_shape(computation.shape, node.output.shape):
             return False
+        if not all(is_pointwise(computation, each) for each in read):
+            return False
+        made.update(member.outputs if read else ())
     return True
 
 

@@ -71,3 +71,18 @@ def test_turned_at_any_size():
 def test_turned_on_other_targets(mcpu):
     networks = batch()
     networks.compare(networks.compile(build_for(mcpu)))
+
+
+@pytest.mark.parametrize("size", [5, 8, 16])
+def test_what_moves_elements_does_not_write_over_what_it_reads(size):
+    """The shape is the same on both sides: nothing but the places of elements tells that they move."""
+    batch = Batch()
+    x, w = {"x": array(size, size)}, {"w": array(size, size), "k": array(size, 1)}
+    batch.add("c = MatMul(x, w); m = Mul(c, k); y = Transpose <perm = [1, 0]> (m)", x, w)
+    batch.add("c = MatMul(x, w); r = Relu(c); m = Mul(r, k); t = Transpose(m); y = Sub(t, k)", x, w)
+    image = {"x": array(1, 32, size, size)}
+    weights = {"w": array(24, 32, 3, 3), "v": array(24, 24, 1, 1)}
+    text = "c = Conv <pads = [1, 1, 1, 1]> (x, w); p = GlobalAveragePool(c); q = Conv(p, v); h = HardSigmoid(q)"
+    batch.add(f"{text}; y = Mul(c, h)", image, weights)
+    batch.add(f"{text}; m = Mul(c, h); y = Add(c, m)", image, weights)
+    batch.check()
