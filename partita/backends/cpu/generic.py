@@ -12,7 +12,7 @@ from partita.backends.cpu.invariants import write_invariants
 from partita.backends.cpu.kernel import Kernel, KernelWriter, members
 from partita.backends.cpu.loops import LoopNest, moved, store_form, with_merged_reductions
 from partita.backends.cpu.rows import RowKernel, rows_of
-from partita.backends.cpu.strips import strips, write_strips
+from partita.backends.cpu.strips import sums_down_columns, write_strips
 from partita.backends.cpu.turned import turn, write_turned
 from partita.ir import dims
 from partita.ir.dims import Dim
@@ -78,9 +78,8 @@ def _write_nest(computations: dict[Value, Computation], writer: KernelWriter) ->
     if turned is not None:
         write_turned(turned, nest.loops, bodies, moved(form, nest.replacement), cost, writer)
         return
-    down = strips(nest.loops, list(bodies.values()))
-    if down is not None:
-        write_strips(down, nest.loops, bodies, moved(form, nest.replacement), cost, writer)
+    if sums_down_columns(nest.loops, list(bodies.values())):
+        write_strips(nest.loops, bodies, moved(form, nest.replacement), cost, writer)
         return
     writer.printer.count(*bodies.values())
     outer, loops = split_loops(nest.loops)

@@ -137,7 +137,9 @@ class KernelWriter:
         if dims.is_static(dim):
             return str(dim)
         self.uses_extents = True
-        for part in [] if dim in self.sizes else [*dims.parts(dim), dim]:
+        if dim in self.sizes:
+            return self.sizes[dim]
+        for part in (*dims.parts(dim), dim):
             if part not in self.sizes:
                 text = dims.c_text(part, self._extents, known=self.sizes)
                 is_short = part.is_Symbol and len(str(part)) <= LONGEST_NAME

@@ -7,14 +7,14 @@ of neighbours is summed at once, term by term.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 
 from partita.backends.cpu.costs import is_vectorizable
 from partita.backends.cpu.expressions import Scope, linear_position
 from partita.backends.cpu.kernel import KernelWriter
 from partita.backends.cpu.loops import Form
 from partita.backends.cpu.scalars import accumulate, is_narrow_float, register_type, rounded
+from partita.backends.cpu.turned import least
 from partita.ir import dims
 from partita.ir.expression import Axis, Expr, Index, Load, Reduce, affine, replace_indices, walk
 from partita.ir.graph import Value
@@ -24,34 +24,29 @@ SMALL = 64  # terms
 WIDEST = 256  # elements of a strip: its sums stay in the first cache, and the lines of a row are asked for together
 
 
-@dataclass(frozen=True, slots=True)
-class Strips:
-    """The axis whose neighbours are summed at once, and the sums (or products, or extremes)."""
-
-    axis: Axis
-    sums: tuple[Reduce, ...]
-
-
-def strips(loops: Sequence[Axis], bodies: Sequence[Expr]) -> Strips | None:
-    """How to sum down the columns of what loops store; None where terms are not far apart, or not all the same way."""
+def sums_down_columns(loops: Sequence[Axis], bodies: Sequence[Expr]) -> bool:
+    """Whether what loops store are sums (or products, or extremes) down columns of the innermost one."""
     if not loops or (dims.is_static(loops[-1].extent) and loops[-1].extent < FEWEST):
-        return None
-    parts = list(dict.fromkeys(part for body in bodies for part in walk(body)))
-    sums = tuple(part for part in parts if isinstance(part, Reduce))
+        return False
+    sums = _sums(bodies)
     is_far = bool(sums) and all(_is_small(part) for part in sums)
     for part in sums:
         inner = walk(part.body)
         if part.combine.startswith("arg") or not part.axes or any(isinstance(e, Reduce) for e in inner):
-            return None
+            return False
         for load in (e for e in inner if isinstance(e, Load)):
             form = affine(linear_position(load))
             if form is None or not any(dims.same(form.get(loops[-1], 0), step) for step in (0, 1)):
-                return None
+                return False
             is_near = any(dims.same(form.get(part.axes[-1], 0), step) for step in (0, 1))
             is_far |= not is_near and dims.same(form.get(loops[-1], 0), 1)
         if not is_vectorizable(part.body) or part.dtype != part.body.dtype:
-            return None
-    return Strips(loops[-1], sums) if is_far else None
+            return False
+    return is_far
+
+
+def _sums(bodies: Iterable[Expr]) -> list[Reduce]:
+    return list(dict.fromkeys(part for body in bodies for part in walk(body) if isinstance(part, Reduce)))
 
 
 def _is_small(part: Reduce) -> bool:
@@ -61,28 +56,28 @@ def _is_small(part: Reduce) -> bool:
 
 
 def write_strips(
-    found: Strips, loops: Sequence[Axis], bodies: Mapping[Value, Expr], store: Form, cost: float, writer: KernelWriter
+    loops: Sequence[Axis], bodies: Mapping[Value, Expr], store: Form, cost: float, writer: KernelWriter
 ) -> None:
     """The loops, over strips: a step is one. `cost` is of an element, in nanoseconds."""
-    printer, extent = writer.printer, found.axis.extent
+    printer, (*outer, along) = writer.printer, loops
+    extent = along.extent
     width = int(extent) if dims.is_static(extent) and extent <= WIDEST else WIDEST
     strip, lane = Axis("strip", dims.ceil_div(extent, width)), Axis("c", width)
     place = Index(strip) * width + Index(lane)
-    scope = writer.open_steps([*loops[:-1], strip], cost * width)
+    scope = writer.open_steps([*outer, strip], cost * width)
     limit = str(width)
     if not dims.is_static(extent) or extent % width:
         first = f"{writer.size(extent)} - {printer.axis_names[strip]} * {width}"
-        scope.write(f"const int64_t width = {first} < {width} ? {first} : {width};")
+        scope.write(f"const int64_t width = {least(first, width)};")
         limit = "width"
     printer.axis_names[lane] = "c"
-    bodies = {value: replace_indices(body, {found.axis: place}) for value, body in bodies.items()}
-    sums = dict.fromkeys(e for body in bodies.values() for e in walk(body) if isinstance(e, Reduce))
-    names: dict[Expr, str] = {part: _write_sums(part, limit, width, scope, writer) for part in sums}
+    bodies = {value: replace_indices(body, {along: place}) for value, body in bodies.items()}
+    names: dict[Expr, str] = {part: _write_sums(part, limit, width, scope, writer) for part in _sums(bodies.values())}
     printer.count(*bodies.values())
     cell = _open_lanes(scope, limit)
     cell.memo.update(names)
-    moved = {axis: step for axis, step in store.items() if axis is not found.axis}
-    step = store.get(found.axis, 0)
+    moved = {axis: step for axis, step in store.items() if axis is not along}
+    step = store.get(along, 0)
     for value, body in bodies.items():
         writer.store(value, {**moved, strip: step * width, lane: step}, body, cell)
     scope.write("}")

@@ -79,10 +79,10 @@ def write_turned(
     outer = [rows if axis is across else axis for axis in loops if axis is not along]
     step = writer.open_steps(outer, cost * side * dims.typical(along.extent))
     step.write(f"const int64_t top = {printer.axis_names[rows]} * {side};")
-    step.write(f"const int64_t height = {_least(f'{size(across.extent)} - top', side)};")
+    step.write(f"const int64_t height = {least(f'{size(across.extent)} - top', side)};")
     step.write(f"for (int64_t left = 0; left < {size(along.extent)}; left += {side}) {{")
     square = step.inner()
-    square.write(f"const int64_t width = {_least(f'{size(along.extent)} - left', side)};")
+    square.write(f"const int64_t width = {least(f'{size(along.extent)} - left', side)};")
     printer.axis_names |= {along: "left", across: "top"}
     locals_of: dict[Load, Load] = {}
     for load, form in turned.loads.items():
@@ -118,5 +118,6 @@ def _step(form: Form, axis: Axis, writer: KernelWriter) -> str:
     return writer.size(dims.simplified(step))
 
 
-def _least(count: str, most: int) -> str:
+def least(count: str, most: int) -> str:
+    """The C text of a count, or of the most where that is less."""
     return f"{count} < {most} ? {count} : {most}"
